@@ -1,0 +1,43 @@
+"""Memory formats: any layout in, the input's layout out, the same rule in kernels and in shape functions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch._prims_common import suggest_memory_format
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """Return the format an op's output has for input x: contiguous, or channels last in 2 or 3 spatial dimensions."""
+    if x.is_contiguous() or x.dim() not in _CHANNELS_LAST:
+        return torch.contiguous_format
+    if x.is_contiguous(memory_format=_CHANNELS_LAST[x.dim()]):
+        return _CHANNELS_LAST[x.dim()]
+    return suggest_memory_format(x)
+
+
+def dense(x: Tensor, like: Tensor | None = None) -> Tensor:
+    """Return x, copied only if it is not dense already in its own memory format, or in that of ``like``."""
+    return x.contiguous(memory_format=memory_format(x if like is None else like))
+
+
+def empty(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return uninitialised memory of x's shape in x's memory format. Not empty_like: that copies permuted strides."""
+    return torch.empty(x.shape, dtype=dtype or x.dtype, device=x.device, memory_format=memory_format(x))
+
+
+def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the type sums and statistics are kept in: float64 for float64, float32 for all others."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def per_channel(v: Tensor, x: Tensor) -> Tensor:
+    """Return the (C,) vector v shaped to broadcast over x of shape (N, C, ...)."""
+    return v.reshape(1, -1, *[1] * (x.dim() - 2))
+
+
+def reduced_dims(x: Tensor) -> list[int]:
+    """Return all dimensions of x but the channel's, which is 1."""
+    return [0, *range(2, x.dim())]

@@ -1,0 +1,33 @@
+"""Every environment variable fastgan reads, in one place; ``fastgan info`` lists them."""
+
+from __future__ import annotations
+
+import os
+
+VARIABLES = {
+    "FASTGAN_BACKEND": "backend for every op: auto (default), reference, native or triton",
+    "FASTGAN_BUILD": "what setup.py builds: cpu, cuda or none; default cuda where torch has CUDA and nvcc is there, else cpu",
+    "TRITON_INTERPRET": "1 runs the Triton kernels on CPU tensors, slowly, for tests; read by Triton when Python starts",
+}
+BACKENDS = ("auto", "reference", "native", "triton")
+
+
+def environment() -> dict[str, str | None]:
+    """Return the value of each variable in ``VARIABLES``, None where it is not set."""
+    return {name: os.environ.get(name) for name in VARIABLES}
+
+
+def backend() -> str:
+    """Return FASTGAN_BACKEND, ``auto`` where it is not set.
+
+    Raises: ValueError for a name that is not in ``BACKENDS``.
+    """
+    name = os.environ.get("FASTGAN_BACKEND") or "auto"
+    if name not in BACKENDS:
+        raise ValueError(f"FASTGAN_BACKEND must be one of {', '.join(BACKENDS)}, got {name!r}")
+    return name
+
+
+def triton_interpret() -> bool:
+    """Return whether Triton kernels are interpreted on the CPU instead of compiled."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
