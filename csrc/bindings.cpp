@@ -1,0 +1,29 @@
+// The Python module fastgan._C.
+#include <torch/extension.h>
+
+#include "cpu/span.h"
+#include "cpu/stems.h"
+#ifdef FASTGAN_CUDA
+#include "cuda/glue.h"
+#endif
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  using namespace fastgan;
+  // other Python threads may run while a kernel does
+  using NoGil = pybind11::call_guard<pybind11::gil_scoped_release>;
+  m.def("instruction_set", &instruction_set);
+  m.def("bias_act_fwd_cpu", &bias_act_fwd_cpu, NoGil());
+  m.def("bias_act_bwd_cpu", &bias_act_bwd_cpu, NoGil());
+  m.def("bias_act_bwd_bwd_cpu", &bias_act_bwd_bwd_cpu, NoGil());
+  m.def("norm_act_fwd_cpu", &norm_act_fwd_cpu, NoGil());
+  m.def("norm_act_eval_cpu", &norm_act_eval_cpu, NoGil());
+  m.def("norm_act_bwd_cpu", &norm_act_bwd_cpu, NoGil());
+  m.def("norm_act_bwd_bwd_sums_cpu", &norm_act_bwd_bwd_sums_cpu, NoGil());
+  m.def("norm_act_bwd_bwd_curve_cpu", &norm_act_bwd_bwd_curve_cpu, NoGil());
+  m.def("norm_act_bwd_bwd_cpu", &norm_act_bwd_bwd_cpu, NoGil());
+#ifdef FASTGAN_CUDA
+  m.def("bias_act_fwd_cuda", &bias_act_fwd_cuda, NoGil());
+  m.def("bias_act_bwd_cuda", &bias_act_bwd_cuda, NoGil());
+  m.def("bias_act_bwd_bwd_cuda", &bias_act_bwd_bwd_cuda, NoGil());
+#endif
+}

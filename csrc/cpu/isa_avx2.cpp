@@ -1,0 +1,24 @@
+// The loops for x86-64 with AVX2 and FMA. The standard headers come first: nothing of theirs may be compiled for AVX2,
+// or the linker could keep that copy for processors without it.
+#include <cmath>
+#include <cstdint>
+
+#include "cpu/span.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+
+#define FASTGAN_ISA avx2
+#include "cpu/loops.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif

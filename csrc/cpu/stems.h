@@ -1,0 +1,41 @@
+// What the CPU side offers to bindings.cpp. Tensors are dense, in one memory format and one dtype per call; the caller
+// allocates the results. Formulas: backends/reference/<stem>.py.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+namespace fastgan {
+
+using at::Tensor;
+using Vector = std::optional<Tensor>;  // (C,) or nothing
+
+void bias_act_fwd_cpu(const Tensor& x, const Vector& bias, Tensor y, int64_t activation, double negative_slope);
+void bias_act_bwd_cpu(const Tensor& dy, const Tensor& s, const Vector& bias, Tensor dx, int64_t activation,
+                      double negative_slope);
+void bias_act_bwd_bwd_cpu(const Tensor& ddx, const Tensor& dy, const Tensor& s, const Vector& bias, Tensor ddy, Tensor ds,
+                          int64_t activation, double negative_slope);
+
+// mean and var are written by the first, read by all others.
+void norm_act_fwd_cpu(const Tensor& x, const Vector& weight, const Vector& bias, Tensor y, Tensor mean, Tensor var,
+                      double eps, int64_t activation, double negative_slope, bool act_first);
+void norm_act_eval_cpu(const Tensor& x, const Vector& weight, const Vector& bias, const Tensor& mean, const Tensor& var,
+                       Tensor y, double eps, int64_t activation, double negative_slope, bool act_first);
+void norm_act_bwd_cpu(const Tensor& dy, const Tensor& x, const Vector& weight, const Vector& bias, const Tensor& mean,
+                      const Tensor& var, Tensor dx, Tensor dw, Tensor db, bool training, double eps, int64_t activation,
+                      double negative_slope, bool act_first);
+// sums: (5, C), of g, g xh, v, v xh, v g.
+void norm_act_bwd_bwd_sums_cpu(const Tensor& ddx, const Tensor& dy, const Tensor& x, const Vector& weight,
+                               const Vector& bias, const Tensor& mean, const Tensor& var, Tensor sums, double eps,
+                               int64_t activation, double negative_slope, bool act_first);
+// t: (3, C), coefficients of v, xh, 1 in t; sums: (2, C), of q and q xh.
+void norm_act_bwd_bwd_curve_cpu(const Tensor& ddx, const Tensor& dy, const Tensor& x, const Vector& weight,
+                                const Vector& bias, const Tensor& mean, const Tensor& var, const Tensor& t, Tensor sums,
+                                double eps, int64_t activation, double negative_slope);
+// first: (3, C), of g, xh, 1 in du; second: (5, C), of v, g, q, xh, 1 in k.
+void norm_act_bwd_bwd_cpu(const Tensor& ddx, const Tensor& dy, const Tensor& x, const Vector& weight, const Vector& bias,
+                          const Tensor& mean, const Tensor& var, const Tensor& t, const Tensor& first,
+                          const Tensor& second, Tensor ddy, Tensor dx, double eps, int64_t activation,
+                          double negative_slope, bool act_first);
+
+}  // namespace fastgan
