@@ -3,41 +3,13 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import fastgan.ops  # noqa: F401
-from fastgan.backends.reference.activation import ACTIVATIONS
+from fastgan.nn._checks import check_activation, check_batch_norm, check_convolution, check_input, check_vector
 
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-def _check_input(op: str, x: Tensor) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{op}: x must be a Tensor, got {type(x).__name__}")
-    if x.dtype not in _DTYPES:
-        raise TypeError(f"{op}: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
-    if x.dim() < 2:
-        raise ValueError(f"{op}: x must have at least 2 dimensions (N, C, ...), got shape {tuple(x.shape)}")
-
-
-def _check_vector(op: str, name: str, v: Tensor | None, x: Tensor) -> None:
-    if v is None:
-        return
-    if not isinstance(v, Tensor):
-        raise TypeError(f"{op}: {name} must be a Tensor or None, got {type(v).__name__}")
-    if v.dim() != 1 or v.shape[0] != x.shape[1]:
-        raise ValueError(f"{op}: {name} must have shape ({x.shape[1]},), the channels of x, got {tuple(v.shape)}")
-    if v.device != x.device:
-        raise ValueError(f"{op}: {name} must be on {x.device}, the device of x, got {v.device}")
-    if v.dtype not in _DTYPES:
-        raise TypeError(f"{op}: {name} must be of a floating point type, got {v.dtype}")
-
-
-def _check_activation(op: str, activation: str, negative_slope: float) -> None:
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"{op}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-    if not negative_slope >= 0:
-        raise ValueError(f"{op}: negative_slope must be >= 0, got {negative_slope!r}")
+Vectors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
 def bias_act(
@@ -46,7 +18,8 @@ def bias_act(
     r"""Bias and activation in one pass over the data.
 
     y = act(x + bias), the bias along dimension 1. Equal to ``F.leaky_relu(x + bias[:, None, None], negative_slope)``.
-    Differentiable twice in x and bias; to any order for identity, relu and leaky_relu, whose second derivative is None, not zeros.
+    Differentiable twice in x and bias; to any order for identity, relu and leaky_relu, whose second derivative is None,
+    not zeros.
 
     Args:
         x: (N, C, ...), at least 2 dimensions; float16, bfloat16, float32 or float64; any layout; any device.
@@ -54,34 +27,14 @@ def bias_act(
         activation: identity, relu, leaky_relu, tanh, sigmoid or silu.
         negative_slope: slope of leaky_relu below zero, dimensionless, >= 0.
     Returns: tensor of x's shape, dtype and memory format (channels_last stays so; what is not dense becomes dense).
-    Raises: ValueError or TypeError naming the argument; BackendUnavailable when a backend was asked for by name and cannot serve.
+    Raises: ValueError or TypeError naming the argument; BackendUnavailable when a backend was named and cannot serve.
     Precision: computed in float32 (float64 for float64). Deterministic. Saves y for backward, x for silu.
     Source: derived in backends/reference/bias_act.py.
     """
-    _check_input("bias_act", x)
-    _check_vector("bias_act", "bias", bias, x)
-    _check_activation("bias_act", activation, negative_slope)
+    check_input("bias_act", x)
+    check_vector("bias_act", "bias", bias, x)
+    check_activation("bias_act", activation, negative_slope)
     return torch.ops.fastgan.bias_act(x, bias, activation, negative_slope)
-
-
-def _check_batch_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None,
-    training: bool, momentum: float, eps: float,
-) -> None:  # fmt: skip
-    op = "batch_norm_act"
-    _check_input(op, x)
-    for name, v in (("weight", weight), ("bias", bias), ("running_mean", mean), ("running_var", var)):
-        _check_vector(op, name, v, x)
-    if (mean is None) != (var is None):
-        raise ValueError(f"{op}: running_mean and running_var must be given together, got only one of them")
-    if not training and mean is None:
-        raise ValueError(f"{op}: running_mean must be a Tensor when training is False, got None")
-    if not 0 <= momentum <= 1:
-        raise ValueError(f"{op}: momentum must be in [0, 1], got {momentum!r}")
-    if not eps > 0:
-        raise ValueError(f"{op}: eps must be > 0, got {eps!r}")
-    if training and x.numel() == x.shape[1]:
-        raise ValueError(f"{op}: x must have more than 1 value per channel when training, got shape {tuple(x.shape)}")
 
 
 @torch.no_grad()
@@ -106,11 +59,13 @@ def batch_norm_act(
     r"""Batch normalisation followed by an activation, in one pass over the data.
 
     y = act(weight * (x - mean) / sqrt(var + eps) + bias), statistics over all dimensions but 1. Equal to
-    ``F.leaky_relu(F.batch_norm(...))``. With ``act_first`` the activation comes before: ``F.batch_norm(F.leaky_relu(x))``.
+    ``F.leaky_relu(F.batch_norm(...))``. With ``act_first`` the activation comes before, as in
+    ``F.batch_norm(F.leaky_relu(x))``.
     Differentiable twice in x, weight, bias.
 
     Args:
-        x: (N, C, ...), at least 2 dimensions; float16, bfloat16, float32 or float64; contiguous or channels_last; any device.
+        x: (N, C, ...), at least 2 dimensions; float16, bfloat16, float32 or float64; contiguous or channels_last; any
+            device.
         weight, bias: (C,), dtype of x or float32; None for 1 and 0.
         running_mean, running_var: (C,); updated in place when ``training`` (the variance unbiased), required otherwise.
         training: normalise by the statistics of x, else by the running ones.
@@ -120,13 +75,23 @@ def batch_norm_act(
         negative_slope: slope of leaky_relu below zero, dimensionless, >= 0.
         act_first: activation before the normalisation.
     Returns: tensor of x's shape, dtype and memory format (channels_last stays so; what is not dense becomes dense).
-    Raises: ValueError or TypeError naming the argument; BackendUnavailable when a backend was asked for by name and cannot serve.
-    Precision: float32 accumulation (float64 for float64), Chan's merge of tile means. Deterministic. Saves x, mean, var for backward.
+    Raises: ValueError or TypeError naming the argument; BackendUnavailable when a backend was named and cannot serve.
+    Precision: float32 accumulation (float64 for float64), Chan's merge of tile means. Deterministic. Saves x, mean, var
+    for backward.
     Source: Ioffe and Szegedy 2015, eq. 1-4; both backward orders are derived in backends/reference/norm_act.py.
     """
-    _check_batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps)
-    _check_activation("batch_norm_act", activation, negative_slope)
+    check_input("batch_norm_act", x)
+    check_batch_norm("batch_norm_act", x, weight, bias, running_mean, running_var, training, momentum, eps)
+    check_activation("batch_norm_act", activation, negative_slope)
     attributes = (eps, activation, negative_slope, act_first)
+    return run_norm_act(x, weight, bias, running_mean, running_var, training, momentum, *attributes)
+
+
+def run_norm_act(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None, running_var: Tensor | None,
+    training: bool, momentum: float, *attributes: float | str | bool,
+) -> Tensor:  # fmt: skip
+    """``batch_norm_act`` without the checks, for callers that made them; ``attributes`` as in ``fastgan::norm_act``."""
     if not training:
         return torch.ops.fastgan.norm_act_eval(x, weight, bias, running_mean, running_var, *attributes)
     y, mean, var = torch.ops.fastgan.norm_act(x, weight, bias, *attributes)
@@ -135,3 +100,105 @@ def batch_norm_act(
         _update_running(running_mean, mean, momentum)
         _update_running(running_var, var * (count / (count - 1)), momentum)
     return y
+
+
+def _stem_after(
+    op: str, y: Tensor, bias: Tensor | None, norm: bool, vectors: Vectors, training: bool,
+    momentum: float, eps: float, activation: str, negative_slope: float, act_first: bool,
+) -> Tensor:  # fmt: skip
+    if not norm:
+        return torch.ops.fastgan.bias_act(y, bias, activation, negative_slope)
+    check_batch_norm(op, y, *vectors, training, momentum, eps, prefix="norm_")
+    return run_norm_act(y, *vectors, training, momentum, eps, activation, negative_slope, act_first)
+
+
+def conv_norm_act(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] | str = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    *,
+    norm: bool = True,
+    norm_weight: Tensor | None = None,
+    norm_bias: Tensor | None = None,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    activation: str = "leaky_relu",
+    negative_slope: float = 0.2,
+    act_first: bool = False,
+) -> Tensor:
+    r"""Convolution, batch normalisation and activation; for now torch's convolution, then the rest fused.
+
+    y = act(norm(conv(x, weight) + bias)), or act(conv(x, weight) + bias) without ``norm``. Equal to
+    ``F.leaky_relu(F.batch_norm(F.conv2d(...), ...))``. Differentiable twice in x, weight, bias, norm_weight, norm_bias.
+
+    Args:
+        x: (N, C_in, H, W); float16, bfloat16, float32 or float64; contiguous or channels_last; any device.
+        weight: (C_out, C_in / groups, kH, kW), dtype of x (any under autocast).
+        bias: (C_out,), added to the convolution; None for no bias.
+        stride, padding, dilation, groups: as in ``F.conv2d``.
+        norm: normalise; the six arguments after it and ``eps`` are those of ``batch_norm_act`` and unused without it.
+        activation: identity, relu, leaky_relu, tanh, sigmoid or silu.
+        negative_slope: slope of leaky_relu below zero, dimensionless, >= 0.
+        act_first: activation before the normalisation.
+    Returns: (N, C_out, H', W') in the dtype and memory format of ``F.conv2d``.
+    Raises: ValueError or TypeError naming the argument; BackendUnavailable when a backend was named and cannot serve.
+    Precision: the convolution's is torch's, the rest as in ``batch_norm_act`` and ``bias_act``.
+    """
+    op = "conv_norm_act"
+    check_convolution(op, x, weight, bias, False, groups, stride, padding, dilation)
+    check_activation(op, activation, negative_slope)
+    y = F.conv2d(x, weight, bias if norm else None, stride, padding, dilation, groups)
+    vectors = (norm_weight, norm_bias, running_mean, running_var)
+    return _stem_after(op, y, bias, norm, vectors, training, momentum, eps, activation, negative_slope, act_first)
+
+
+def conv_transpose_norm_act(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    output_padding: int | tuple[int, int] = 0,
+    groups: int = 1,
+    dilation: int | tuple[int, int] = 1,
+    *,
+    norm: bool = True,
+    norm_weight: Tensor | None = None,
+    norm_bias: Tensor | None = None,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    activation: str = "leaky_relu",
+    negative_slope: float = 0.2,
+    act_first: bool = False,
+) -> Tensor:
+    r"""Transposed convolution, batch normalisation and activation; for now torch's convolution, then the rest fused.
+
+    As ``conv_norm_act``, with ``F.conv_transpose2d`` and its order of arguments. Differentiable twice in x, weight,
+    bias, norm_weight, norm_bias.
+
+    Args:
+        x: (N, C_in, H, W); float16, bfloat16, float32 or float64; contiguous or channels_last; any device.
+        weight: (C_in, C_out / groups, kH, kW), dtype of x (any under autocast).
+        bias: (C_out,), added to the convolution; None for no bias.
+        stride, padding, output_padding, groups, dilation: as in ``F.conv_transpose2d``.
+        norm and all after it: as in ``conv_norm_act``.
+    Returns: (N, C_out, H', W') in the dtype and memory format of ``F.conv_transpose2d``.
+    Raises: ValueError or TypeError naming the argument; BackendUnavailable when a backend was named and cannot serve.
+    Precision: the convolution's is torch's, the rest as in ``batch_norm_act`` and ``bias_act``.
+    """
+    op = "conv_transpose_norm_act"
+    check_convolution(op, x, weight, bias, True, groups, stride, padding, dilation)
+    check_activation(op, activation, negative_slope)
+    y = F.conv_transpose2d(x, weight, bias if norm else None, stride, padding, output_padding, groups, dilation)
+    vectors = (norm_weight, norm_bias, running_mean, running_var)
+    return _stem_after(op, y, bias, norm, vectors, training, momentum, eps, activation, negative_slope, act_first)

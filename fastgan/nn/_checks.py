@@ -1,0 +1,94 @@
+"""Checks of what the user passes to ``fastgan.nn.functional``: "<op>: <argument> must be <contract>, got <value>"."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastgan.backends.reference.activation import ACTIVATIONS
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_input(op: str, x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: x must be a Tensor, got {type(x).__name__}")
+    if x.dtype not in DTYPES:
+        raise TypeError(f"{op}: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
+    if x.dim() < 2:
+        raise ValueError(f"{op}: x must have at least 2 dimensions (N, C, ...), got shape {tuple(x.shape)}")
+
+
+def check_vector(op: str, name: str, v: Tensor | None, x: Tensor) -> None:
+    if v is None:
+        return
+    if not isinstance(v, Tensor):
+        raise TypeError(f"{op}: {name} must be a Tensor or None, got {type(v).__name__}")
+    if v.dim() != 1 or v.shape[0] != x.shape[1]:
+        raise ValueError(f"{op}: {name} must have shape ({x.shape[1]},), the channels of x, got {tuple(v.shape)}")
+    if v.device != x.device:
+        raise ValueError(f"{op}: {name} must be on {x.device}, the device of x, got {v.device}")
+    if v.dtype not in DTYPES:
+        raise TypeError(f"{op}: {name} must be of a floating point type, got {v.dtype}")
+
+
+def check_activation(op: str, activation: str, negative_slope: float) -> None:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{op}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    if not negative_slope >= 0:
+        raise ValueError(f"{op}: negative_slope must be >= 0, got {negative_slope!r}")
+
+
+def check_batch_norm(
+    op: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None,
+    training: bool, momentum: float, eps: float, prefix: str = "",
+) -> None:  # fmt: skip
+    vectors = ((prefix + "weight", weight), (prefix + "bias", bias), ("running_mean", mean), ("running_var", var))
+    for name, v in vectors:
+        check_vector(op, name, v, x)
+    if (mean is None) != (var is None):
+        raise ValueError(f"{op}: running_mean and running_var must be given together, got only one of them")
+    if not training and mean is None:
+        raise ValueError(f"{op}: running_mean must be a Tensor when training is False, got None")
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"{op}: momentum must be in [0, 1], got {momentum!r}")
+    if not eps > 0:
+        raise ValueError(f"{op}: eps must be > 0, got {eps!r}")
+    if training and x.numel() == x.shape[1]:
+        raise ValueError(f"{op}: x must have more than 1 value per channel when training, got shape {tuple(x.shape)}")
+
+
+def _check_sizes(op: str, least: int, **sizes: int | tuple[int, ...] | str) -> None:
+    for name, size in sizes.items():
+        values = size if isinstance(size, (tuple, list)) else (size,)
+        if not all(isinstance(v, int) and v >= least for v in values) or len(values) not in (1, 2):
+            raise ValueError(f"{op}: {name} must be an integer or a pair of integers >= {least}, got {size!r}")
+
+
+def check_convolution(
+    op: str, x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool, groups: int,
+    stride: int | tuple[int, ...], padding: int | tuple[int, ...] | str, dilation: int | tuple[int, ...],
+) -> None:  # fmt: skip
+    check_input(op, x)
+    if x.dim() != 4:
+        raise ValueError(f"{op}: x must have shape (N, C, H, W), got {tuple(x.shape)}")
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"{op}: weight must be a Tensor, got {type(weight).__name__}")
+    _check_sizes(op, 1, stride=stride, dilation=dilation)
+    if not isinstance(groups, int) or groups < 1:
+        raise ValueError(f"{op}: groups must be an integer >= 1, got {groups!r}")
+    if transposed or padding not in ("same", "valid"):
+        _check_sizes(op, 0, padding=padding)
+    rows = x.shape[1] if transposed else x.shape[1] // groups
+    if weight.dim() != 4 or weight.shape[0 if transposed else 1] != rows or x.shape[1] % groups:
+        form = f"({rows}, C_out / groups, kH, kW)" if transposed else f"(C_out, {rows}, kH, kW)"
+        of = f"{x.shape[1]} channels in {groups} groups"
+        raise ValueError(f"{op}: weight must have shape {form} for {of}, got {tuple(weight.shape)}")
+    if weight.device != x.device:
+        raise ValueError(f"{op}: weight must be on {x.device}, the device of x, got {weight.device}")
+    if weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(f"{op}: weight must be {x.dtype}, the dtype of x, got {weight.dtype}")
+    channels = weight.shape[1] * groups if transposed else weight.shape[0]
+    if bias is not None and (not isinstance(bias, Tensor) or tuple(bias.shape) != (channels,)):
+        got = tuple(bias.shape) if isinstance(bias, Tensor) else type(bias).__name__
+        raise ValueError(f"{op}: bias must be None or have shape ({channels},), the channels of the result, got {got}")
