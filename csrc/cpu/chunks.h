@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "cpu/span.h"
@@ -38,6 +39,7 @@ class Chunks {
     lanes_ = channels_inner_ ? repeat * channels_ : kPlaneLanes;
   }
 
+  Storage storage() const { return storage_; }
   bool channels_inner() const { return channels_inner_; }
   int64_t channels() const { return channels_; }
   int64_t lanes() const { return lanes_; }
@@ -69,38 +71,45 @@ class Chunks {
   // Calls body(run, elements) for each chunk of the task; run(loop) applies a loop to the chunk.
   template <typename Body>
   void walk(int64_t task, const Operands& operands, Span<T> span, Body body) const {
-    std::vector<T> scratch;
     if (channels_inner_) {
       const int64_t begin = task * task_rows() * channels_;
       const int64_t end = std::min(begin + task_rows() * channels_, count() * channels_);
       for (int64_t offset = begin; offset < end; offset += chunk()) {
         const int64_t n = std::min(chunk(), end - offset);
-        visit(operands, span, {offset, n, 0, 1}, scratch, body);
+        visit(operands, span, {offset, n, 0, 1}, body);
       }
       return;
     }
     advance(span, task);
     const int64_t stride = channels_ * inner_;
-    if (inner_ >= kPlaneLanes) {
+    if (inner_ >= chunk() || (storage_ != Storage::float16 && inner_ >= kPlaneLanes)) {
       for (int64_t n = 0; n < outer_; ++n) {
         for (int64_t i = 0; i < inner_; i += chunk()) {
-          visit(operands, span, {n * stride + task * inner_ + i, std::min(chunk(), inner_ - i), 0, 1}, scratch, body);
+          visit(operands, span, {n * stride + task * inner_ + i, std::min(chunk(), inner_ - i), 0, 1}, body);
         }
       }
       return;
     }
     const int64_t planes = chunk() / inner_;
     for (int64_t n = 0; n < outer_; n += planes) {
-      visit(operands, span, {n * stride + task * inner_, inner_, stride, std::min(planes, outer_ - n)}, scratch, body);
+      visit(operands, span, {n * stride + task * inner_, inner_, stride, std::min(planes, outer_ - n)}, body);
     }
   }
 
   // Adds the lanes of `acc` to the per-channel totals of this task and clears them.
   void fold(T* acc, double* totals) const {
-    for (int64_t i = 0; i < lanes_; ++i) {
-      totals[channels_inner_ ? i % channels_ : 0] += acc[i];
-      acc[i] = T(0);
+    if (channels_inner_) {
+      for (int64_t i = 0; i < lanes_; i += channels_) {
+        for (int64_t c = 0; c < channels_; ++c) totals[c] += acc[i + c];
+      }
+    } else {
+      // pairwise, so that the float sums stay short and the adds independent
+      for (int64_t half = lanes_ / 2; half >= 8; half /= 2) {
+        for (int64_t i = 0; i < half; ++i) acc[i] += acc[half + i];
+      }
+      for (int64_t i = 0; i < 8; ++i) totals[0] += acc[i];
     }
+    std::fill(acc, acc + lanes_, T(0));
   }
 
  private:
@@ -109,13 +118,21 @@ class Chunks {
     int64_t offset, length, stride, pieces;
   };
 
+  // Memory of this thread for converted chunks; it stays allocated, since fresh pages cost more than the conversion.
+  static char* scratch(int64_t bytes) {
+    static thread_local std::vector<T> memory;
+    const size_t elements = size_t(bytes) / sizeof(T);
+    if (memory.size() < elements) memory.resize(elements);
+    return reinterpret_cast<char*>(memory.data());
+  }
+
   int64_t task_rows() const {
     const int64_t repeat = lanes_ / channels_;
     return std::max<int64_t>(1, kTask / lanes_) * repeat;
   }
 
   int64_t chunk() const {
-    const int64_t target = storage_ == Storage::exact ? kDirect : kConverted;
+    const int64_t target = storage_ == Storage::float16 ? kConverted : kDirect;
     return std::max<int64_t>(1, target / lanes_) * lanes_;
   }
 
@@ -127,23 +144,27 @@ class Chunks {
   }
 
   template <typename Body>
-  void visit(const Operands& operands, Span<T>& span, Place place, std::vector<T>& scratch, Body& body) const {
+  void visit(const Operands& operands, Span<T>& span, Place place, Body& body) const {
     const int64_t n = place.length * place.pieces;
-    const bool direct = storage_ == Storage::exact && place.pieces == 1;
-    if (!direct && scratch.empty()) scratch.resize(size_t(5 * chunk()));
-    T* buffer = scratch.data();
-    auto in = [&](const char* from, int64_t slot) -> const T* {
-      if (from == nullptr) return nullptr;
-      if (direct) return reinterpret_cast<const T*>(from + place.offset * item_);
+    const bool converts = storage_ == Storage::float16, direct = !converts && place.pieces == 1;
+    const int64_t slot_size = chunk() * int64_t(sizeof(T)), unit = converts ? int64_t(sizeof(T)) : item_;
+    char* buffer = direct ? nullptr : scratch(5 * slot_size);
+    auto in = [&](const char* from, int64_t slot) -> const void* {
+      if (from == nullptr || direct) return from == nullptr ? nullptr : from + place.offset * item_;
       for (int64_t p = 0; p < place.pieces; ++p) {
         const char* piece = from + (place.offset + p * place.stride) * item_;
-        conversions_.load(storage_, piece, buffer + slot * chunk() + p * place.length, place.length);
+        char* to = buffer + slot * slot_size + p * place.length * unit;
+        if (converts) {
+          conversions_.from_float16(piece, reinterpret_cast<T*>(to), place.length);
+        } else {
+          std::memcpy(to, piece, size_t(place.length * unit));
+        }
       }
-      return buffer + slot * chunk();
+      return buffer + slot * slot_size;
     };
-    auto out = [&](char* to, int64_t slot) -> T* {
+    auto out = [&](char* to, int64_t slot) -> void* {
       if (to == nullptr) return nullptr;
-      return direct ? reinterpret_cast<T*>(to + place.offset * item_) : buffer + slot * chunk();
+      return direct ? to + place.offset * item_ : buffer + slot * slot_size;
     };
     Span<T> s = span;
     s.x = in(operands.x, 0);
@@ -151,29 +172,34 @@ class Chunks {
     s.ddx = in(operands.ddx, 2);
     s.out[0] = out(operands.out[0], 3);
     s.out[1] = out(operands.out[1], 4);
-    body([&](Loop<T> loop, const T* mean = nullptr) { apply(loop, s, n, mean); }, n);
+    body([&](Loop<T> loop, const T* mean = nullptr) { apply(loop, s, n, unit, mean); }, n);
     for (int64_t k = 0; k < 2; ++k) {
       if (direct || operands.out[k] == nullptr) continue;
       for (int64_t p = 0; p < place.pieces; ++p) {
         char* piece = operands.out[k] + (place.offset + p * place.stride) * item_;
-        conversions_.store(storage_, s.out[k] + p * place.length, piece, place.length);
+        const char* from = static_cast<const char*>(s.out[k]) + p * place.length * unit;
+        if (converts) {
+          conversions_.to_float16(reinterpret_cast<const T*>(from), piece, place.length);
+        } else {
+          std::memcpy(piece, from, size_t(place.length * unit));
+        }
       }
     }
   }
 
   // Full rows of lanes, then what is left as one shorter row.
-  void apply(Loop<T> loop, Span<T> s, int64_t n, const T* mean) const {
+  void apply(Loop<T> loop, Span<T> s, int64_t n, int64_t unit, const T* mean) const {
     if (mean != nullptr) s.mean = mean;
     s.width = lanes_;
     s.rows = n / lanes_;
     if (s.rows > 0) loop(s);
     const int64_t done = s.rows * lanes_;
     if (done == n) return;
-    for (const T** in : {&s.x, &s.dy, &s.ddx}) {
-      if (*in != nullptr) *in += done;
+    for (const void** in : {&s.x, &s.dy, &s.ddx}) {
+      if (*in != nullptr) *in = static_cast<const char*>(*in) + done * unit;
     }
-    for (T*& out : s.out) {
-      if (out != nullptr) out += done;
+    for (void*& out : s.out) {
+      if (out != nullptr) out = static_cast<char*>(out) + done * unit;
     }
     s.rows = 1;
     s.width = n - done;

@@ -33,31 +33,40 @@ class NormAct {
       : chunks(x), attributes_(attributes) {
     weight_ = to_vector<T>(weight, chunks.channels(), T(1));
     shift_ = chunks.spread(to_vector<T>(bias, chunks.channels(), T(0)));
+    means_.resize(weight_.size());
+    rstd.resize(weight_.size());
+    scales.resize(weight_.size());
   }
 
   Loop<T> get(Pass pass) const {
-    return loop<T>({pass, attributes_.activation, chunks.channels_inner(), attributes_.act_first});
+    return loop<T>(
+        {pass, attributes_.activation, chunks.storage(), chunks.channels_inner(), attributes_.act_first});
   }
 
-  // Takes the statistics all later spans normalise by.
-  void set_statistics(std::vector<T> mean, const std::vector<T>& var) {
-    const size_t channels = mean.size();
-    rstd.resize(channels);
-    std::vector<T> scale(channels);
-    for (size_t c = 0; c < channels; ++c) {
-      rstd[c] = T(1 / std::sqrt(double(var[c]) + attributes_.eps));
-      scale[c] = weight_[c] * rstd[c];
-    }
-    scale_per_channel = scale;
-    mean_ = chunks.spread(mean);
-    scale_ = chunks.spread(scale);
+  // Takes the statistics all later spans normalise by: of all channels, or of those of one task.
+  void set_statistics(const T* mean, const T* var) {
+    for (int64_t c = 0; c < chunks.channels(); ++c) set_channel(c, mean[c], var[c]);
+    spread_statistics();
+  }
+
+  void set_channel(int64_t c, T mean, T var) {
+    means_[c] = mean;
+    rstd[c] = T(1 / std::sqrt(double(var) + attributes_.eps));
+    scales[c] = weight_[c] * rstd[c];
+  }
+
+  // Channels outermost: the loops read the vectors as they are. Else they are repeated over the lanes.
+  void spread_statistics() {
+    if (!chunks.channels_inner()) return;
+    mean_lanes_ = chunks.spread(means_);
+    scale_lanes_ = chunks.spread(scales);
   }
 
   Span<T> span() const {
     Span<T> s{};
     s.negative_slope = T(attributes_.negative_slope);
-    s.mean = mean_.data();
-    s.scale = scale_.data();
+    s.mean = chunks.channels_inner() ? mean_lanes_.data() : means_.data();
+    s.scale = chunks.channels_inner() ? scale_lanes_.data() : scales.data();
     s.shift = shift_.data();
     return s;
   }
@@ -77,13 +86,17 @@ class NormAct {
       std::fill(squares.begin(), squares.end(), 0.0);
       run(add);
       chunks.fold(acc.data(), total.data());
-      for (int64_t i = 0; i < lanes; ++i) mean[i] = T(total[chunks.channels_inner() ? i % channels : 0] / n);
+      for (int64_t c = 0; c < channels; ++c) {
+        total[c] /= n;
+        mean[c] = T(total[c]);
+      }
+      for (int64_t i = channels; i < lanes && chunks.channels_inner(); ++i) mean[i] = mean[i - channels];
       run(add_squares, mean.data());
       chunks.fold(acc.data(), squares.data());
       for (int64_t c = 0; c < channels; ++c) {
         // the squares are about the mean rounded to T
-        const double off = total[c] / n - double(mean[c]);
-        result[c].merge(n, total[c] / n, squares[c] - n * off * off);
+        const double off = total[c] - double(mean[c]);
+        result[c].merge(n, total[c], squares[c] - n * off * off);
       }
     });
   }
@@ -128,74 +141,118 @@ class NormAct {
   }
 
   const Chunks<T> chunks;
-  std::vector<T> rstd, scale_per_channel;
+  std::vector<T> rstd, scales;
 
  private:
   Attributes attributes_;
-  std::vector<T> weight_, mean_, scale_, shift_;
+  std::vector<T> weight_, shift_, means_, mean_lanes_, scale_lanes_;
 };
+
+template <typename T>
+void write(const Moments& m, T* mean, T* var) {
+  *mean = T(m.mean);
+  *var = T(m.count > 0 ? std::max(m.squares, 0.0) / m.count : 0.0);
+}
+
+template <typename T>
+void forward_channels_outer(NormAct<T>& op, const Operands& operands, T* mean, T* var) {
+  const Operands only_x{operands.x, nullptr, nullptr, {nullptr, nullptr}};
+  op.chunks.parallel([&](int64_t channel) {
+    Moments moments;
+    op.moments(channel, only_x, &moments);
+    write(moments, mean + channel, var + channel);
+    op.set_channel(channel, mean[channel], var[channel]);
+    op.elementwise(channel, operands, op.span(), Pass::forward);
+  });
+}
+
+template <typename T>
+void forward_channels_inner(NormAct<T>& op, const Operands& operands, T* mean, T* var) {
+  const Operands only_x{operands.x, nullptr, nullptr, {nullptr, nullptr}};
+  const int64_t channels = op.chunks.channels(), tasks = op.chunks.tasks();
+  std::vector<Moments> partial(size_t(tasks * channels)), all(channels);
+  op.chunks.parallel([&](int64_t task) { op.moments(task, only_x, partial.data() + task * channels); });
+  for (int64_t task = 0; task < tasks; ++task) {
+    for (int64_t c = 0; c < channels; ++c) {
+      const Moments& m = partial[task * channels + c];
+      all[c].merge(m.count, m.mean, m.squares);
+    }
+  }
+  for (int64_t c = 0; c < channels; ++c) write(all[c], mean + c, var + c);
+  op.set_statistics(mean, var);
+  const Span<T> span = op.span();
+  op.chunks.parallel([&](int64_t task) { op.elementwise(task, operands, span, Pass::forward); });
+}
 
 template <typename T>
 void forward(NormAct<T>& op, const Operands& operands, Tensor& mean, Tensor& var) {
-  const auto& chunks = op.chunks;
-  const int64_t channels = chunks.channels(), tasks = chunks.tasks();
-  const int64_t wide = chunks.channels_inner() ? channels : 1;
-  std::vector<Moments> partial(size_t(tasks * wide));
-  const Operands only_x{operands.x, nullptr, nullptr, {nullptr, nullptr}};
-  chunks.parallel([&](int64_t task) { op.moments(task, only_x, partial.data() + task * wide); });
-  T *mean_data = mean.mutable_data_ptr<T>(), *var_data = var.mutable_data_ptr<T>();
-  for (int64_t c = 0; c < channels; ++c) {
-    Moments all;
-    if (chunks.channels_inner()) {
-      for (int64_t task = 0; task < tasks; ++task) {
-        const Moments& m = partial[task * wide + c];
-        all.merge(m.count, m.mean, m.squares);
-      }
-    } else if (tasks > 0) {
-      all = partial[c];
-    }
-    mean_data[c] = T(all.mean);
-    var_data[c] = T(all.count > 0 ? std::max(all.squares, 0.0) / all.count : 0.0);
+  T *mean_ = mean.mutable_data_ptr<T>(), *var_ = var.mutable_data_ptr<T>();
+  if (op.chunks.count() == 0) {
+    mean.zero_();
+    var.zero_();
+  } else if (op.chunks.channels_inner()) {
+    forward_channels_inner(op, operands, mean_, var_);
+  } else {
+    forward_channels_outer(op, operands, mean_, var_);
   }
-  op.set_statistics(std::vector<T>(mean_data, mean_data + channels), std::vector<T>(var_data, var_data + channels));
-  const Span<T> span = op.span();
-  chunks.parallel([&](int64_t task) { op.elementwise(task, operands, span, Pass::forward); });
 }
 
-// du = w r P(g) as coefficients of g, d and 1, from the totals of g and g d.
+// du = w r P(g) as coefficients of g, d and 1, each (C,).
 template <typename T>
 struct FirstOrder {
   std::vector<T> g, d, c;
-  FirstOrder(const NormAct<T>& op, const std::vector<double>& totals, bool training) : g(op.scale_per_channel) {
-    const int64_t channels = op.chunks.channels();
-    d.assign(channels, T(0));
-    c.assign(channels, T(0));
-    const double count = double(std::max<int64_t>(op.chunks.count(), 1));
-    for (int64_t i = 0; training && i < channels; ++i) {
-      const double r = op.rstd[i], wr = op.scale_per_channel[i];
-      d[i] = T(-wr * r * r * totals[channels + i] / count);
-      c[i] = T(-wr * totals[i] / count);
-    }
+  explicit FirstOrder(const NormAct<T>& op) : g(op.scales), d(g.size(), T(0)), c(g.size(), T(0)) {}
+
+  void set_channel(const NormAct<T>& op, int64_t i, double sum_g, double sum_gd) {
+    const double r = op.rstd[i], wr = op.scales[i], count = double(op.chunks.count());
+    d[i] = T(-wr * r * r * sum_gd / count);
+    c[i] = T(-wr * sum_g / count);
   }
 };
 
 template <typename T>
-void backward(NormAct<T>& op, const Operands& operands, Tensor& dw, Tensor& db, bool training) {
-  const auto& chunks = op.chunks;
-  const int64_t channels = chunks.channels();
+void backward_channels_outer(NormAct<T>& op, const Operands& operands, T* dw, T* db, bool training) {
   const Operands only_in{operands.x, operands.dy, nullptr, {nullptr, nullptr}};
+  FirstOrder<T> first(op);
+  op.chunks.parallel([&](int64_t channel) {
+    double totals[2] = {0, 0};
+    Span<T> span = op.span();
+    op.totals(channel, only_in, span, Pass::bwd_sums, 2, totals);
+    db[channel] = T(totals[0]);
+    dw[channel] = T(totals[1] * double(op.rstd[channel]));
+    if (training) first.set_channel(op, channel, totals[0], totals[1]);
+    span.first_g = first.g.data(), span.first_d = first.d.data(), span.first_c = first.c.data();
+    op.elementwise(channel, operands, span, Pass::bwd);
+  });
+}
+
+template <typename T>
+void backward_channels_inner(NormAct<T>& op, const Operands& operands, T* dw, T* db, bool training) {
+  const Operands only_in{operands.x, operands.dy, nullptr, {nullptr, nullptr}};
+  const int64_t channels = op.chunks.channels();
+  FirstOrder<T> first(op);
   Span<T> span = op.span();
   const auto totals = op.all_totals(only_in, span, Pass::bwd_sums, 2);
-  const FirstOrder<T> first(op, totals, training);
-  const auto g = chunks.spread(first.g), d = chunks.spread(first.d), c = chunks.spread(first.c);
-  span.first_g = g.data();
-  span.first_d = d.data();
-  span.first_c = c.data();
-  chunks.parallel([&](int64_t task) { op.elementwise(task, operands, span, Pass::bwd); });
-  T *dw_data = dw.mutable_data_ptr<T>(), *db_data = db.mutable_data_ptr<T>();
   for (int64_t i = 0; i < channels; ++i) {
-    db_data[i] = T(totals[i]);
-    dw_data[i] = T(totals[channels + i] * double(op.rstd[i]));
+    db[i] = T(totals[i]);
+    dw[i] = T(totals[channels + i] * double(op.rstd[i]));
+    if (training) first.set_channel(op, i, totals[i], totals[channels + i]);
+  }
+  const auto g = op.chunks.spread(first.g), d = op.chunks.spread(first.d), c = op.chunks.spread(first.c);
+  span.first_g = g.data(), span.first_d = d.data(), span.first_c = c.data();
+  op.chunks.parallel([&](int64_t task) { op.elementwise(task, operands, span, Pass::bwd); });
+}
+
+template <typename T>
+void backward(NormAct<T>& op, const Operands& operands, Tensor& dw, Tensor& db, bool training) {
+  T *dw_ = dw.mutable_data_ptr<T>(), *db_ = db.mutable_data_ptr<T>();
+  if (op.chunks.count() == 0) {
+    dw.zero_();
+    db.zero_();
+  } else if (op.chunks.channels_inner()) {
+    backward_channels_inner(op, operands, dw_, db_, training);
+  } else {
+    backward_channels_outer(op, operands, dw_, db_, training);
   }
 }
 
@@ -232,7 +289,7 @@ void norm_act_eval_cpu(const Tensor& x, const Vector& weight, const Vector& bias
   with_accumulation_type(x, [&](auto zero) {
     using T = decltype(zero);
     NormAct<T> op(x, weight, bias, {eps, Activation(activation), negative_slope, act_first});
-    op.set_statistics(to_vector<T>(mean), to_vector<T>(var));
+    op.set_statistics(to_vector<T>(mean).data(), to_vector<T>(var).data());
     const Operands operands{data(x), nullptr, nullptr, {mutable_data(y), nullptr}};
     const Span<T> span = op.span();
     op.chunks.parallel([&](int64_t task) { op.elementwise(task, operands, span, Pass::forward); });
@@ -245,7 +302,7 @@ void norm_act_bwd_cpu(const Tensor& dy, const Tensor& x, const Vector& weight, c
   with_accumulation_type(x, [&](auto zero) {
     using T = decltype(zero);
     NormAct<T> op(x, weight, bias, {eps, Activation(activation), negative_slope, act_first});
-    op.set_statistics(to_vector<T>(mean), to_vector<T>(var));
+    op.set_statistics(to_vector<T>(mean).data(), to_vector<T>(var).data());
     backward(op, {data(x), data(dy), nullptr, {mutable_data(dx), nullptr}}, dw, db, training);
   });
 }
@@ -256,7 +313,7 @@ void norm_act_bwd_bwd_sums_cpu(const Tensor& ddx, const Tensor& dy, const Tensor
   with_accumulation_type(x, [&](auto zero) {
     using T = decltype(zero);
     NormAct<T> op(x, weight, bias, {eps, Activation(activation), negative_slope, act_first});
-    op.set_statistics(to_vector<T>(mean), to_vector<T>(var));
+    op.set_statistics(to_vector<T>(mean).data(), to_vector<T>(var).data());
     const Operands operands{data(x), data(dy), data(ddx), {nullptr, nullptr}};
     write_sums(op, op.all_totals(operands, op.span(), Pass::bwd_bwd_sums, 5), sums, {1, 3});
   });
@@ -268,7 +325,7 @@ void norm_act_bwd_bwd_curve_cpu(const Tensor& ddx, const Tensor& dy, const Tenso
   with_accumulation_type(x, [&](auto zero) {
     using T = decltype(zero);
     NormAct<T> op(x, weight, bias, {eps, Activation(activation), negative_slope, false});
-    op.set_statistics(to_vector<T>(mean), to_vector<T>(var));
+    op.set_statistics(to_vector<T>(mean).data(), to_vector<T>(var).data());
     const auto t_v = coefficient(op, t, 0), t_d = coefficient(op, t, 1, true), t_c = coefficient(op, t, 2);
     Span<T> span = op.span();
     span.t_v = t_v.data();
@@ -286,7 +343,7 @@ void norm_act_bwd_bwd_cpu(const Tensor& ddx, const Tensor& dy, const Tensor& x, 
   with_accumulation_type(x, [&](auto zero) {
     using T = decltype(zero);
     NormAct<T> op(x, weight, bias, {eps, Activation(activation), negative_slope, act_first});
-    op.set_statistics(to_vector<T>(mean), to_vector<T>(var));
+    op.set_statistics(to_vector<T>(mean).data(), to_vector<T>(var).data());
     std::vector<std::vector<T>> t_, first_, second_;
     for (int64_t k = 0; k < 3; ++k) t_.push_back(coefficient(op, t, k, k == 1));
     for (int64_t k = 0; k < 3; ++k) first_.push_back(coefficient(op, first, k, k == 1));

@@ -21,13 +21,13 @@ enum class Pass {
   saved_bwd_bwd,   // out0 = ddx a'(s), out1 = ddx dy da'/ds
 };
 
-// rows x width elements, contiguous. Per-channel vectors have `width` entries where channels are innermost, else one.
+// rows x width elements of LoopKey::storage, contiguous. Per-channel vectors have `width` entries where channels are innermost, else one.
 // In the bias_act passes x is the saved tensor s.
 template <typename T>
 struct Span {
   int64_t rows, width;
-  const T *x, *dy, *ddx;
-  T* out[2];
+  const void *x, *dy, *ddx;
+  void* out[2];
   T* acc[5];                        // [width] each
   const T *mean, *scale, *shift;    // z = scale d + shift
   const T *first_g, *first_d, *first_c;                              // du = g, d, 1
@@ -39,19 +39,21 @@ struct Span {
 template <typename T>
 using Loop = void (*)(const Span<T>&);
 
+// How elements lie in memory. The loops read and write `exact`, which is T itself, and bfloat16; float16 is converted
+// to T first, in chunks.
+enum class Storage { exact, bfloat16, float16 };
+
 struct LoopKey {
   Pass pass;
   Activation activation;
+  Storage storage;
   bool channels_inner, act_first;
 };
 
-// 16-bit storage types; `exact` is T itself.
-enum class Storage { exact, bfloat16, float16 };
-
 template <typename T>
 struct Conversions {
-  void (*load)(Storage, const void*, T*, int64_t);
-  void (*store)(Storage, const T*, void*, int64_t);
+  void (*from_float16)(const void*, T*, int64_t);
+  void (*to_float16)(const T*, void*, int64_t);
 };
 
 namespace baseline {
