@@ -1,6 +1,8 @@
 """Fused Triton and C++/CUDA kernels for training GANs in PyTorch, as drop-in modules."""
 
+from fastgan import nn
 from fastgan.backends import BackendUnavailable, use_backend
+from fastgan.convert import convert, explain, revert
 
 __version__ = "0.1.0"
-__all__ = ["BackendUnavailable", "__version__", "use_backend"]
+__all__ = ["BackendUnavailable", "__version__", "convert", "explain", "nn", "revert", "use_backend"]

@@ -34,15 +34,8 @@ KINDS: dict[type, int] = {
     **dict.fromkeys(NORM_DIMS, NORM),
     **dict.fromkeys(CONVS, CONV),
 }
-_STOCK: dict[str, Callable[..., Tensor]] = {
-    "relu": torch.relu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "silu": F.silu,
-}
-
-# the module that applies it, or (name, negative slope)
-Activation = nn.Module | tuple[str, float]
+# the module that applies it, or (name, negative slope, in place)
+Activation = nn.Module | tuple[str, float, bool]
 
 
 def kind_of(module: nn.Module) -> int:
@@ -87,15 +80,24 @@ def scan(children: Sequence[nn.Module]) -> list[tuple[int, int]]:
 def activation_of(act: Activation) -> tuple[str, float]:
     """Return name and negative slope of an activation."""
     if isinstance(act, tuple):
-        return act
+        return act[:2]
     return ACTIVATION_NAMES[type(act)], act.negative_slope if isinstance(act, nn.LeakyReLU) else 0.0
 
 
+def changes_input(act: Activation) -> bool:
+    """Return whether an activation works in place."""
+    return act[2] if isinstance(act, tuple) else getattr(act, "inplace", False)
+
+
 def stock_activation(x: Tensor, act: Activation) -> Tensor:
-    """Return torch's own result: a module is called, a name goes to ``torch.nn.functional``."""
+    """Return torch's own result: a module is called, a name goes to torch's functions."""
     if not isinstance(act, tuple):
         return act(x)
-    name, slope = act
+    name, slope, in_place = act
+    if name == "leaky_relu":
+        return F.leaky_relu(x, slope, in_place)
+    if name in ("relu", "silu"):
+        return (F.relu if name == "relu" else F.silu)(x, in_place)
     if name == "identity":
         return x
-    return F.leaky_relu(x, slope) if name == "leaky_relu" else _STOCK[name](x)
+    return getattr(torch, f"{name}_" if in_place else name)(x)

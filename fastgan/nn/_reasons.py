@@ -17,14 +17,14 @@ from torch.nn.parameter import Parameter
 
 from fastgan import backends
 from fastgan.nn._checks import DTYPES
-from fastgan.nn._layers import CONV, NORM_DIMS, Activation, activation_of, kind_of
+from fastgan.nn._layers import CONV, NORM_DIMS, Activation, activation_of, changes_input, kind_of
 from fastgan.nn.functional import Vectors
 
 
 def shows_output(module: nn.Module) -> bool:
     """Return whether others than the next layer may hold this layer's output, and would see it changed in place."""
     hooks = module._forward_hooks or module._backward_hooks or module._backward_pre_hooks
-    return bool(hooks) or kind_of(module) != CONV
+    return bool(hooks) or "forward" in module.__dict__ or kind_of(module) != CONV
 
 
 def why_not_module(module: nn.Module) -> str:
@@ -143,7 +143,7 @@ def why_not_norm_act(norm: _BatchNorm, act: Activation, act_first: bool = False,
     reason = why_not_module(norm) or why_not_act(act)
     if not reason and type(norm) not in NORM_DIMS and norm.activation != "identity":
         return f"{type(norm).__name__} has an activation of its own"
-    if not reason and act_first and not private and getattr(act, "inplace", False):
+    if not reason and act_first and not private and changes_input(act):
         return "the activation changes its input in place"
     return reason
 
@@ -151,6 +151,6 @@ def why_not_norm_act(norm: _BatchNorm, act: Activation, act_first: bool = False,
 def why_not_conv_act(conv: nn.Module, act: Activation) -> str:
     """Return why the modules of a group must be called themselves. A convolution that is called keeps its bias."""
     reason = why_not_act(act)
-    if not reason and getattr(act, "inplace", False) and shows_output(conv):
+    if not reason and changes_input(act) and shows_output(conv):
         return "the activation changes in place what the hooks of the convolution see"
     return reason or ("there is nothing to fuse" if activation_of(act)[0] == "identity" else "")

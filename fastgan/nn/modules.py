@@ -64,7 +64,7 @@ class BiasAct(nn.Module):
         if why_not_here() or why_not_input(x) or why_not_backend("bias_act", x.device, x.dtype):
             if self.bias is not None:
                 x = x + self.bias.to(x.dtype).reshape(-1, *[1] * (x.dim() - 2))
-            return stock_activation(x, (self.activation, self.negative_slope))
+            return stock_activation(x, (self.activation, self.negative_slope, False))
         return FF.bias_act(x, self.bias, activation=self.activation, negative_slope=self.negative_slope)
 
     def extra_repr(self) -> str:
@@ -113,8 +113,8 @@ class BatchNormAct2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
-        activation = (self.activation, self.negative_slope)
-        y = None if why_not_here() else fused_norm_act(input, self, *activation, self.act_first)
+        activation = (self.activation, self.negative_slope, False)
+        y = None if why_not_here() else fused_norm_act(input, self, *activation[:2], self.act_first)
         if y is not None:
             return y
         if self.act_first:
@@ -157,7 +157,7 @@ class _ConvStem(nn.Module):
         if self.norm is not None:
             return self.norm(self.conv(x))
         # the convolution may be parametrized, or have been replaced
-        return traced_conv_act(x, self.conv, (self.activation, self.negative_slope))
+        return traced_conv_act(x, self.conv, (self.activation, self.negative_slope, False))
 
     def extra_repr(self) -> str:
         return "" if self.norm is not None else _activation_repr(self.activation, self.negative_slope)

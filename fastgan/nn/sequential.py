@@ -10,6 +10,9 @@ from fastgan.nn._fusion import conv_act, norm_act
 from fastgan.nn._layers import ACT, CONV, NORM, scan
 from fastgan.nn._reasons import shows_output, why_not_here
 
+# set on the objects that convert changed, and taken away by revert
+CONVERTED = "_fastgan_converted"
+
 
 def run_children(self: nn.Sequential, input: Tensor) -> Tensor:
     """``Sequential.forward``, which ``convert`` also gives to the user's own subclasses of nn.Sequential."""
@@ -50,3 +53,10 @@ class Sequential(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         return run_children(self, input)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        part = super().__getitem__(index)
+        # so that revert knows the slices of a converted model, too
+        if isinstance(index, slice) and CONVERTED in self.__dict__:
+            part.__dict__[CONVERTED] = True
+        return part
