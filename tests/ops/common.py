@@ -1,0 +1,172 @@
+"""The bodies of the eight tests, written once for all stems."""
+
+import math
+import random
+import zlib
+from collections.abc import Callable
+from itertools import product
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastgan.backends.layout import empty, memory_format
+from fastgan.testing import assert_close_to_gold, in_layout, random_values, tolerance
+
+from .grid import DTYPES, Case
+
+ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "silu")
+KINKED = ("relu", "leaky_relu")
+SLOPE = 0.2
+EPS = 1e-5
+SMALL = (4, 3, 5, 7)
+SHAPES = ((2, 512, 4, 4), (6, 1, 3, 5), (16, 5), (3, 4, 9), (2, 3, 3, 4, 5), (7, 33, 1, 1), (3, 37, 17, 19))
+PARAMETERS = ("wb", "", "w", "b")
+
+
+class Stem(NamedTuple):
+    """An op under test and the torch composition a user would write; both (case, x, weight, bias, stats) -> y."""
+
+    name: str
+    fused: Callable[..., Tensor]
+    stock: Callable[..., Tensor]
+    has_weight: bool
+
+
+def activate(x: Tensor, activation: str) -> Tensor:
+    if activation == "identity":
+        return x
+    if activation == "leaky_relu":
+        return F.leaky_relu(x, SLOPE)
+    return {"relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "silu": F.silu}[activation](x)
+
+
+def choose_cases(variants: list[dict], parameters: tuple[str, ...] = PARAMETERS) -> tuple[list[Case], list[Case]]:
+    """Return the cases, and the few of them for Triton's interpreter.
+
+    Every variant in every dtype and both memory formats on one small shape; the variants in turn on the other shapes.
+    """
+    formats = ("contiguous", "channels_last")
+    cases = [Case(SMALL, dtype, layout, **v) for dtype, layout, v in product(DTYPES, formats, variants)]
+    few = [Case(SMALL, (torch.float32, torch.float64, torch.float16)[i % 3], formats[i % 2], **v)
+           for i, v in enumerate(variants)]  # fmt: skip
+    pick = random.Random(0)
+    for shape, dtype, turn in product(SHAPES, DTYPES, range(4)):
+        half = dtype in (torch.float16, torch.bfloat16)
+        rest = {
+            "layout": pick.choice(formats) if len(shape) in (4, 5) else "contiguous",
+            "parameters": parameters[turn % len(parameters)],
+            "parameter_dtype": torch.float32 if half and pick.random() < 0.7 else None,
+        }
+        cases.append(Case(shape, dtype, **pick.choice(variants), **rest))
+        if shape != SHAPES[-1] and dtype != torch.bfloat16 and pick.random() < 0.2:
+            few.append(cases[-1])
+    cases.append(Case(SMALL, torch.float64, parameter_dtype=torch.float32))
+    return list(dict.fromkeys(cases)), list(dict.fromkeys(few))
+
+
+def make_tensors(stem: Stem, case: Case, device: str) -> dict[str, Tensor]:
+    """Return x, the parameters, running statistics and cotangents of every order, rounded to the case's types."""
+    channels, seed = case.shape[1], zlib.crc32(str(case).encode())
+    parameter_dtype = case.parameter_dtype or case.dtype
+
+    def draw(name, shape, dtype, shift=0.0):
+        return (random_values(shape, zlib.crc32(name.encode(), seed), device) + shift).to(dtype)
+
+    t = {"x": draw("x", case.shape, case.dtype, 0.3)}
+    if stem.has_weight and "w" in case.parameters:
+        weight = draw("weight", (channels,), parameter_dtype)
+        t["weight"] = weight + weight.sign() / 2
+    if "b" in case.parameters:
+        t["bias"] = draw("bias", (channels,), parameter_dtype)
+    if stem.has_weight and not case.training:
+        t["mean"] = draw("mean", (channels,), parameter_dtype)
+        t["var"] = draw("var", (channels,), parameter_dtype).abs() + 0.5
+    if case.activation in KINKED:
+        away_from_kink(stem, case, t)
+    t["x"] = in_layout(t["x"], case.layout)
+    for name in ("dy", "ddx"):
+        t[name] = draw(name, case.shape, case.dtype)
+    for name in ("weight", "bias"):
+        if name in t:
+            t[f"dd{name}"] = draw(f"dd{name}", (channels,), parameter_dtype)
+    return t
+
+
+def away_from_kink(stem: Stem, case: Case, t: dict[str, Tensor]) -> None:
+    """Move x, in place, until what enters the activation is nowhere near 0, where its derivative jumps."""
+    # stock batch norm rounds x times the scale to bfloat16 before it adds the shift
+    margin = 0.02 if case.dtype in (torch.bfloat16, torch.float16) else 2e-3
+    inner = case._replace(activation="identity", act_first=False)
+    for _ in range(100):
+        z = t["x"].double() if case.act_first else stem.stock(inner, *arguments({k: v.double() for k, v in t.items()}))
+        near = z.abs() < margin
+        if not near.any():
+            return
+        t["x"][near] += 0.05
+    raise AssertionError("no input away from the kink was found")
+
+
+def arguments(t: dict[str, Tensor]) -> tuple:
+    return t["x"], t.get("weight"), t.get("bias"), (t.get("mean"), t.get("var"))
+
+
+def derivatives(function: Callable[..., Tensor], case: Case, t: dict[str, Tensor], order: int) -> dict[str, Tensor]:
+    """Return y, or the gradients of first or second order by name; a gradient that is None is zeros."""
+    names = [name for name in ("x", "weight", "bias") if name in t]
+    t = {**t, **{name: t[name].detach().requires_grad_(order > 0) for name in names}}
+    y = function(case, *arguments(t))
+    if order == 0:
+        return {"y": y}
+    dy = t["dy"].detach().requires_grad_(order == 2)
+    leaves = [t[name] for name in names]
+    first = torch.autograd.grad(y, leaves, dy, create_graph=order == 2)
+    if order == 1:
+        return {f"d{name}": g for name, g in zip(names, first, strict=True)}
+    leaves, cotangents = [dy, *leaves], [t[f"dd{name}"] for name in names]
+    second = torch.autograd.grad(first, leaves, cotangents, allow_unused=True)
+    named = zip(("dy", *names), leaves, second, strict=True)
+    return {f"second order, by {name}": empty(v).zero_() if g is None else g for name, v, g in named}
+
+
+def check(stem: Stem, case: Case, device: str, order: int, tensors: dict[str, Tensor] | None = None) -> None:
+    """Compare the fused op's derivatives of one order with those of the composition, in value, type and memory format."""
+    t = make_tensors(stem, case, device) if tensors is None else tensors
+    got = derivatives(stem.fused, case, t, order)
+    gold = derivatives(stem.stock, case, {name: v.double() for name, v in t.items()}, order)
+    low = gold if case.dtype == torch.float64 else derivatives(stem.stock, case, t, order)
+    dtypes = (
+        {"y": case.dtype} | {name: v.dtype for name, v in t.items()} | {f"d{name}": v.dtype for name, v in t.items()}
+    )
+    assert got.keys() == gold.keys()
+    factor, count = 3.0 if order else 2.0, math.prod(case.shape) // case.shape[1]
+    for name, value in got.items():
+        label = f"{name} of {stem.name} {case}"
+        # a vector is a sum over all dimensions but the channel's; in training the gradient of x holds such sums, too
+        vector = value.dim() == 1
+        summed = vector or (stem.has_weight and case.training and order > 0)
+        rule = {
+            "factor": factor,
+            "terms": count if summed else 1,
+            "term_dtype": case.dtype if vector else torch.float32,
+        }
+        bound = tolerance(gold[name], low[name], value.dtype, **rule)
+        loose = 0.1 * gold[name].abs().max().item()
+        assert vector or bound <= loose, f"{label}: the yardstick {bound} lets everything pass"
+        assert_close_to_gold(value, gold[name], low[name], **rule, name=label)
+        assert value.dtype == dtypes[name.removeprefix("second order, by ")], f"{label}: {value.dtype}"
+        if value.shape == case.shape and "by dy" not in name:
+            assert value.is_contiguous(memory_format=memory_format(t["x"])), f"{label}: strides {value.stride()}"
+
+
+def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    """Assert that all tensors are finite and equal bit by bit."""
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert value.isfinite().all(), f"{name} is not finite"
+        assert torch.equal(value, second[name]), f"{name} differs by {(value - second[name]).abs().max().item():.3g}"
+
+
+def all_orders(stem: Stem, case: Case, t: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: v for order in range(3) for name, v in derivatives(stem.fused, case, t, order).items()}

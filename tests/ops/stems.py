@@ -1,0 +1,60 @@
+"""The ops under test, each beside the torch composition a user would write."""
+
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+
+from fastgan.nn.functional import batch_norm_act, bias_act
+
+from .common import ACTIVATIONS, EPS, SLOPE, Stem, activate, choose_cases
+from .grid import Case
+
+
+def _bias_act(case, x, weight, bias, stats):
+    return bias_act(x, bias, activation=case.activation, negative_slope=SLOPE)
+
+
+def _stock_bias_act(case, x, weight, bias, stats):
+    if bias is not None:
+        x = x + bias.to(x.dtype).reshape(-1, *[1] * (x.dim() - 2))
+    return activate(x, case.activation)
+
+
+def _norm_act(case, x, weight, bias, stats):
+    options = {"activation": case.activation, "negative_slope": SLOPE, "act_first": case.act_first}
+    return batch_norm_act(x, weight, bias, *stats, training=case.training, eps=EPS, **options)
+
+
+def _stock_norm_act(case, x, weight, bias, stats):
+    u = activate(x, case.activation) if case.act_first else x
+    if weight is None:
+        # F.batch_norm cannot be differentiated twice without a weight in evaluation
+        weight = torch.ones(
+            x.shape[1], dtype=next(v.dtype for v in (bias, stats[0], x) if v is not None), device=x.device
+        )
+    z = F.batch_norm(u, *stats, weight, bias, case.training, 0.1, EPS)
+    return z if case.act_first else activate(z, case.activation)
+
+
+BIAS_ACT = Stem("bias_act", _bias_act, _stock_bias_act, has_weight=False)
+BIAS_ACT_VARIANTS = [{"activation": a} for a in ACTIVATIONS]
+BIAS_ACT_CASES = choose_cases(BIAS_ACT_VARIANTS, ("wb", ""))
+
+NORM_ACT = Stem("norm_act", _norm_act, _stock_norm_act, has_weight=True)
+NORM_ACT_VARIANTS = [
+    {"activation": a, "training": training, "act_first": act_first}
+    for a, training, act_first in product(ACTIVATIONS, (True, False), (False, True))
+]
+NORM_ACT_CASES = choose_cases(NORM_ACT_VARIANTS)
+
+# one of each kind of arithmetic, for the tests that need not see all
+FEW = {
+    "bias_act": [Case((4, 3, 5, 7), activation=a) for a in ("leaky_relu", "silu", "tanh")],
+    "norm_act": [
+        Case((4, 3, 5, 7), activation="leaky_relu"),
+        Case((4, 3, 5, 7), activation="silu", act_first=True),
+        Case((4, 3, 5, 7), activation="tanh", training=False),
+    ],
+}
+STEMS = {"bias_act": BIAS_ACT, "norm_act": NORM_ACT}

@@ -1,0 +1,46 @@
+"""What every stem keeps to: it writes all it returns, repeats its bits, and takes gradients that are slices."""
+
+import pytest
+
+from . import bodies
+from .grid import Case, grid_of_stems
+from .stems import FEW, STEMS
+
+# (N, C, ...) large enough for several threads and blocks, with sizes no vector length divides
+LARGE = {
+    stem: [
+        Case(shape, layout=layout, activation="silu")
+        for shape in ((6, 3, 67, 71), (9, 131, 13, 11))
+        for layout in ("contiguous", "channels_last")
+    ]
+    for stem in STEMS
+}
+LARGE["norm_act"] += [case._replace(act_first=True, activation="tanh") for case in LARGE["norm_act"]]
+ODD = {
+    stem: [case._replace(shape=(3, 5, 7, 3), layout=f) for case in FEW[stem] for f in ("contiguous", "channels_last")]
+    for stem in STEMS
+}
+
+
+@grid_of_stems(ODD)
+def test_every_value_is_written(backend, device, stem, case, nan_in_new_memory):
+    bodies.check_every_value_written(STEMS[stem], case, device)
+
+
+@grid_of_stems(LARGE, few=ODD)
+def test_same_bits_again_for_any_number_of_threads(backend, device, stem, case, threads):
+    if backend == "reference":
+        pytest.skip("torch's own sums depend on the number of threads")
+    bodies.check_repeatable(STEMS[stem], case, device, threads)
+
+
+@grid_of_stems(LARGE, few={stem: [] for stem in STEMS})
+def test_large_and_odd_sizes(backend, device, stem, case):
+    for order in range(3):
+        bodies.check(STEMS[stem], case, device, order)
+
+
+@grid_of_stems(FEW)
+@pytest.mark.parametrize("dim", [0, 1, 3])
+def test_gradients_that_are_slices_of_one(backend, device, stem, case, dim):
+    bodies.check_gradient_after_cat(STEMS[stem], case, device, dim)
