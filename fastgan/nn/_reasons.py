@@ -71,6 +71,8 @@ def why_not_input(x: Tensor) -> str:
     """Return why the ops do not take this input, empty if they do."""
     if type(x) is not Tensor and type(x) is not Parameter:
         return f"the input is a {type(x).__name__}, not a plain Tensor"
+    if not (x.is_cpu or x.is_cuda) or x.layout is not torch.strided:
+        return f"the input is on {x.device} in layout {x.layout}"
     return "" if x.dtype in DTYPES else f"the input is {x.dtype}"
 
 
