@@ -12,9 +12,12 @@ FUSED = ("bias_act", "norm_act", "norm_act_eval")
 
 
 def fused_ops(model, *inputs):
-    """Return how many fused ops one forward pass takes."""
+    """Return how many fused ops one forward pass takes; buffers are put back."""
+    before = [b.clone() for b in model.buffers()]
     with CountOps() as count:
         model(*inputs)
+    for buffer, value in zip(model.buffers(), before, strict=True):
+        buffer.copy_(value)
     return sum(count[name] for name in FUSED)
 
 
@@ -25,7 +28,7 @@ def twins(model):
 
 
 def gradients(model, x, orders=1):
-    """Return output, input gradient and parameter gradients of sum(sin y), with ``orders=2`` of the input gradient's norm."""
+    """Return output, input gradient and all gradients of sum(sin y), or with ``orders=2`` of that gradient squared."""
     x = x.clone().requires_grad_()
     parameters = [p for p in model.parameters() if p.requires_grad]
     y = model(x)

@@ -62,7 +62,7 @@ def test_batch_norm_act_has_the_options_of_torch(backend, options):
 
 def test_batch_norm_act_without_bias():
     module = fnn.BatchNormAct2d(3, bias=False)
-    assert module.bias is None and list(module.state_dict())[0] == "weight"
+    assert module.bias is None and next(iter(module.state_dict())) == "weight"
     module(images(dtype=torch.float32))
 
 
@@ -99,7 +99,7 @@ def test_batch_norm_act_takes_an_empty_batch(backend):
 
 @pytest.mark.parametrize("make", [fnn.BiasAct, fnn.BatchNormAct2d, lambda n, **k: fnn.ConvNormAct2d(n, n, 3, **k)])
 def test_modules_refuse_unknown_activations(make):
-    with pytest.raises(ValueError, match="activation must be one of identity, .*, got 'gelu'"):
+    with pytest.raises(ValueError, match=r"activation must be one of identity, .*, got 'gelu'"):
         make(3, activation="gelu")
     with pytest.raises(ValueError, match="negative_slope must be >= 0, got -1"):
         make(3, negative_slope=-1)

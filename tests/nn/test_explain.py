@@ -1,0 +1,96 @@
+"""The table of ``explain``."""
+
+import pytest
+import torch
+from torch import nn
+
+import fastgan
+import fastgan.nn as fnn
+
+from . import zoo
+from .common import critic
+
+
+def row(text, layer):
+    rows = [line for line in text.splitlines() if line.startswith(layer + " ")]
+    assert len(rows) == 1, text
+    return " ".join(rows[0].split())
+
+
+def test_a_converted_model(backend):
+    text = fastgan.explain(fastgan.convert(critic()))
+    assert row(text, "0 + 1") == f"0 + 1 Conv2d + LeakyReLU yes {backend}"
+    assert row(text, "2") == "2 Conv2d no runs as torch's convolution"
+    assert row(text, "3 + 4") == f"3 + 4 BatchNorm2d + LeakyReLU yes {backend}"
+    assert row(text, "6") == "6 Flatten no there is no fused op for it"
+    assert row(text, "(model)") == "(model) Sequential runs its children in groups"
+
+
+def test_a_stock_model(backend):
+    text = fastgan.explain(critic())
+    assert row(text, "(model)") == "(model) Sequential not converted"
+    assert "yes" not in text and row(text, "3").startswith("3 BatchNorm2d no")
+    assert row(fastgan.explain(zoo.Net()), "block") == "block Block not converted"
+
+
+def test_a_traced_model(backend):
+    text = fastgan.explain(fastgan.convert(zoo.Net()))
+    assert row(text, "block") == "block Block its forward was traced and runs groups"
+    assert row(text, "block.bn1") == f"block.bn1 BatchNorm2d + leaky_relu yes {backend}"
+    assert row(text, "block.bn7") == f"block.bn7 leaky_relu + BatchNorm2d yes {backend}"
+    assert row(text, "block.bn6 + block.act") == f"block.bn6 + block.act BatchNorm2d + LeakyReLU yes {backend}"
+    assert row(text, "(model)") == "(model) Net layer by layer: forward has a If statement (line 2 of it)"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda m: m[0].register_forward_hook(print), "BatchNorm2d has forward hooks"),
+        (lambda m: m[1].register_full_backward_hook(print), "LeakyReLU has backward hooks"),
+        (lambda m: setattr(m[1], "forward", abs), "LeakyReLU has its forward replaced"),
+        (lambda m: setattr(m[1], "negative_slope", -1), "the negative slope -1 is not a number >= 0"),
+        (lambda m: setattr(m[0], "momentum", 2), "eps 1e-05 or momentum 2 is out of range"),
+        (lambda m: setattr(m[0], "running_var", None), "there is only one of running_mean and running_var"),
+        (
+            lambda m: setattr(m[0], "weight", nn.Parameter(torch.ones(4))),
+            "its parameters and buffers differ in dtype, device or length",
+        ),
+        (lambda m: m[0].compile(backend="eager"), "BatchNorm2d is compiled on its own"),
+    ],
+)
+def test_reasons(backend, change, reason):
+    model = fastgan.convert(nn.Sequential(nn.BatchNorm2d(3), nn.LeakyReLU(0.2)))
+    change(model)
+    assert row(fastgan.explain(model), "0 + 1") == f"0 + 1 BatchNorm2d + LeakyReLU no {reason}"
+
+
+def test_in_place(backend):
+    text = fastgan.explain(fastgan.convert(nn.Sequential(nn.ReLU(True), nn.BatchNorm2d(3))))
+    assert row(text, "0 + 1") == "0 + 1 ReLU + BatchNorm2d no the activation changes its input in place"
+
+
+def test_fallback(no_fast_backend):
+    text = fastgan.explain(fastgan.convert(critic()))
+    assert row(text, "3 + 4") == "3 + 4 BatchNorm2d + LeakyReLU no native: native is not here"
+
+
+def test_backend_that_cannot_serve(monkeypatch):
+    monkeypatch.setattr(fastgan.backends, "unavailable", lambda name, *_: "gone")
+    with fastgan.use_backend("native"):
+        text = fastgan.explain(fastgan.convert(critic()))
+    assert "no norm_act: the native backend was asked for but cannot serve: gone" in row(text, "3 + 4")
+
+
+def test_modules_of_fastgan(backend):
+    layers = [fnn.ConvNormAct2d(3, 4, 3), fnn.ConvNormAct2d(4, 4, 3, norm=False), fnn.BiasAct(4), fnn.BatchNormAct2d(4)]
+    text = fastgan.explain(nn.ModuleList(layers))
+    assert row(text, "0.norm") == f"0.norm BatchNormAct2d yes {backend}"
+    assert row(text, "1.conv") == f"1.conv Conv2d + leaky_relu yes {backend}"
+    assert row(text, "2") == f"2 BiasAct yes {backend}" and row(text, "3") == f"3 BatchNormAct2d yes {backend}"
+
+
+def test_explaining_changes_nothing(backend):
+    model = fastgan.convert(zoo.Net())
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    assert fastgan.explain(model) == fastgan.explain(model)
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
