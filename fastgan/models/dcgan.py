@@ -63,8 +63,8 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Image to logit: strided convolutions, each halving the side, with batch norm and LeakyReLU(0.2).
 
-    At 64 pixels the children have the names and shapes of the PyTorch example; its Sigmoid is left out, so what comes out
-    is a logit.
+    At 64 pixels the children have the names and shapes of the PyTorch example; its Sigmoid is left out, so what
+    comes out is a logit.
 
     Args:
         image_size: side of the image in pixels; 32, 64 or 128.

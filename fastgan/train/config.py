@@ -19,9 +19,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 MODELS = ("dcgan",)
 PRESETS = Path(__file__).with_name("presets")
 
-_CHOICES = {"model": MODELS, "loss": tuple(LOSSES), "device": DEVICES, "dtype": tuple(DTYPES), "image_size": IMAGE_SIZES}
-_AT_LEAST_ONE = ("latent_dim", "features", "batch_size", "steps", "log_every", "sample_every", "sample_count")
-_AT_LEAST_ONE += ("checkpoint_every", "keep_checkpoints")
+_CHOICES = {
+    "model": MODELS,
+    "loss": tuple(LOSSES),
+    "device": DEVICES,
+    "dtype": tuple(DTYPES),
+    "image_size": IMAGE_SIZES,
+}
+_COUNTS = ("latent_dim", "features", "batch_size", "steps", "sample_count", "keep_checkpoints")
+_INTERVALS = ("log_every", "sample_every", "checkpoint_every")
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,10 @@ class TrainConfig:
         for field in fields(self):
             object.__setattr__(self, field.name, _coerce(field.name, str(field.type), getattr(self, field.name)))
         for name, choices in _CHOICES.items():
-            _require(getattr(self, name) in choices, name, f"one of {', '.join(map(str, choices))}", getattr(self, name))
-        for name in _AT_LEAST_ONE:
+            _require(
+                getattr(self, name) in choices, name, f"one of {', '.join(map(str, choices))}", getattr(self, name)
+            )
+        for name in _COUNTS + _INTERVALS:
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("g_lr", "d_lr"):
             _require(0 < getattr(self, name) < float("inf"), name, "above 0", getattr(self, name))

@@ -48,8 +48,8 @@ def load_images(data: str, image_size: int, split: str = "train") -> ImageSet:
     """Load a data set.
 
     Args:
-        data: "mnist5k", "emoji", "fashion-mnist", "digits", "idx:DIR" (files in MNIST's format) or "folder:DIR" (any tree of
-            png, jpg and webp).
+        data: "mnist5k", "emoji", "fashion-mnist", "digits", "idx:DIR" (files in MNIST's format) or "folder:DIR" (any
+            tree of png, jpg and webp).
         image_size: side in pixels to resize to.
         split: "train" or "test"; a test split exists for emoji (a tenth of the base emoji, with all their skin tones),
             fashion-mnist and idx.

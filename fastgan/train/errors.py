@@ -8,7 +8,7 @@ class BadInput(ValueError):
 
 
 class TrainingFailed(RuntimeError):
-    """Training cannot go on (a loss is no longer finite); the message is one sentence, the command line exits with 1."""
+    """Training cannot go on (a loss is no longer finite); the message is one sentence, the exit code 1."""
 
 
 def find_package(name: str) -> bool:

@@ -101,7 +101,9 @@ def read_image(path: Path, image_size: int) -> Tensor:
         if oriented.has_transparency_data:
             oriented = oriented.convert("RGBA")
             oriented = Image.alpha_composite(Image.new("RGBA", oriented.size, "white"), oriented)
-        square = ImageOps.fit(oriented.convert("L" if grey else "RGB"), (image_size, image_size), Image.Resampling.LANCZOS)
+        square = ImageOps.fit(
+            oriented.convert("L" if grey else "RGB"), (image_size, image_size), Image.Resampling.LANCZOS
+        )
     pixels = np.asarray(square).reshape(image_size, image_size, -1)
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
