@@ -47,6 +47,9 @@ def extension(mode):
     options = {"name": "fastgan._C", "include_dirs": [str(ROOT / "csrc")], "optional": True}
     if mode == "cpu":
         return cpp_extension.CppExtension(sources=sources, extra_compile_args={"cxx": cxx}, **options)
+    if not torch.cuda.is_available():
+        # no GPU here to ask for its architecture
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0;10.0+PTX")
     sources += ["csrc/cuda/glue.cpp", *sorted(glob.glob("csrc/cuda/*.cu"))]
     return cpp_extension.CUDAExtension(
         sources=sources,

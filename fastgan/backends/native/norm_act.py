@@ -8,7 +8,7 @@ from torch import Tensor
 import fastgan._C as _C
 from fastgan.backends.layout import accumulate_dtype, dense, empty
 from fastgan.backends.reference.activation import ACTIVATIONS, PIECEWISE_LINEAR
-from fastgan.backends.reference.norm_act import first_coefficients, second_coefficients
+from fastgan.backends.reference.norm_act import second_order
 
 
 def _vectors(x: Tensor, *rows: int) -> Tensor:
@@ -54,21 +54,17 @@ def norm_act_bwd_bwd(
     """Return the cotangents (ddy, dx, dw, db) for those of ``norm_act_bwd``'s results."""
     x, code = dense(x), ACTIVATIONS.index(activation)
     inputs = (dense(ddx.to(x.dtype), like=x), dense(dy.to(x.dtype), like=x), x, weight, bias, mean, var)
-    sums, sums_q = _vectors(x, 5), torch.zeros_like(_vectors(x, 2))
+    sums = _vectors(x, 5)
     _C.norm_act_bwd_bwd_sums_cpu(*inputs, sums, eps, code, negative_slope, act_first)
 
-    r = torch.rsqrt(var.to(sums.dtype) + eps)
-    w, zero = torch.ones_like(r) if weight is None else weight.to(r.dtype), torch.zeros_like(r)
-    ddw, ddb = zero if ddw is None else ddw.to(r.dtype), zero if ddb is None else ddb.to(r.dtype)
-    count = max(x.numel() // x.shape[1], 1)
-    of_v = first_coefficients(w, r, count, training, sums[2], sums[3])
-    t = torch.stack((of_v.g_, of_v.xh_ + ddw, of_v.const + ddb))
-    if activation not in PIECEWISE_LINEAR and not act_first:
+    def curve(t: Tensor) -> Tensor:
+        sums_q = _vectors(x, 2)
         _C.norm_act_bwd_bwd_curve_cpu(*inputs, t, sums_q, eps, code, negative_slope)
-    first = torch.stack(first_coefficients(w, r, count, training, sums[0], sums[1]))
-    *second, dw = second_coefficients(w, r, ddw, count, training, tuple(sums), sums_q[0], sums_q[1])
+        return sums_q
 
+    count = max(x.numel() // x.shape[1], 1)
+    curved = activation not in PIECEWISE_LINEAR and not act_first
+    c = second_order(weight, var, eps, ddw, ddb, count, training, sums, curve if curved else None)
     ddy, dx = empty(x), empty(x)
-    coefficients = (t, first, torch.stack(second))
-    _C.norm_act_bwd_bwd_cpu(*inputs, *coefficients, ddy, dx, eps, code, negative_slope, act_first)
-    return ddy, dx, dw, sums_q[0]
+    _C.norm_act_bwd_bwd_cpu(*inputs, c.t, c.du, c.k, ddy, dx, eps, code, negative_slope, act_first)
+    return ddy, dx, c.dw, c.db

@@ -22,11 +22,13 @@ Second order. Let v = ddx a'(x) if act_first else ddx, and differentiate S = <v,
 
 with <v, P(g)> = sum(v g) - M mean(v) mean(g) - M mean(v xh) mean(g xh). P(h) needs only the sums already named:
 mean(h) and mean(h xh) follow from those of g, v and q. So a backend reduces (g, g xh, v, v xh, v g), then for curved
-activations (q, q xh), and applies per-channel coefficients: ``first_coefficients`` and ``second_coefficients`` below.
+activations (q, q xh), and applies per-channel coefficients: ``first_order`` and ``second_order`` below, which all
+backends share.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -36,47 +38,50 @@ from fastgan.backends.layout import accumulate_dtype, dense, per_channel, reduce
 from fastgan.backends.reference.activation import act, dact, ddact
 
 
-class FirstCoefficients(NamedTuple):
-    """du = g_ g + xh_ xh + const, (C,) each."""
+class SecondOrder(NamedTuple):
+    """Per-channel coefficients of the second-order pass, and the parameters' gradients."""
 
-    g_: Tensor
-    xh_: Tensor
-    const: Tensor
-
-
-class SecondCoefficients(NamedTuple):
-    """k = v_ v + g_ g + q_ q + xh_ xh + const, and dw; (C,) each."""
-
-    v_: Tensor
-    g_: Tensor
-    q_: Tensor
-    xh_: Tensor
-    const: Tensor
-    dw: Tensor
+    t: Tensor  # (3, C), of v, xh, 1 in t
+    du: Tensor  # (3, C), of g, xh, 1 in du
+    k: Tensor  # (5, C), of v, g, q, xh, 1 in k
+    dw: Tensor  # (C,)
+    db: Tensor  # (C,)
 
 
-def first_coefficients(w: Tensor, r: Tensor, count: int, training: bool, sum_g: Tensor, sum_gxh: Tensor) -> FirstCoefficients:
-    """Return the coefficients of du = w r P(g)."""
-    wr = w * r
+def first_order(wr: Tensor, count: int, training: bool, sum_g: Tensor, sum_gxh: Tensor) -> Tensor:
+    """Return the coefficients (3, C) of g, xh and 1 in w r P(g); all arguments (C,)."""
     if not training:
-        return FirstCoefficients(wr, torch.zeros_like(wr), torch.zeros_like(wr))
-    return FirstCoefficients(wr, -wr * sum_gxh / count, -wr * sum_g / count)
+        return torch.stack((wr, torch.zeros_like(wr), torch.zeros_like(wr)))
+    return torch.stack((wr, -wr * sum_gxh / count, -wr * sum_g / count))
 
 
-def second_coefficients(
-    w: Tensor, r: Tensor, ddw: Tensor, count: int, training: bool, sums: tuple[Tensor, ...], sum_q: Tensor, sum_qxh: Tensor
-) -> SecondCoefficients:
-    """Return the coefficients of k; ``sums`` are those of (g, g xh, v, v xh, v g)."""
-    zero = torch.zeros_like(w)
-    mean_g, mean_gxh, mean_v, mean_vxh, mean_vg = (s / count for s in sums)
+def second_order(
+    weight: Tensor | None, var: Tensor, eps: float, ddw: Tensor | None, ddb: Tensor | None, count: int, training: bool,
+    sums: Tensor, curve: Callable[[Tensor], Tensor] | None,
+) -> SecondOrder:  # fmt: skip
+    """Return all coefficients of the second-order pass.
+
+    Args:
+        sums: (5, C), of g, g xh, v, v xh, v g.
+        curve: from the coefficients of t to the sums (2, C) of q and q xh; None where q is 0.
+    """
+    r = torch.rsqrt(var.to(sums.dtype) + eps)
+    zero = torch.zeros_like(r)
+    w = torch.ones_like(r) if weight is None else weight.to(r.dtype)
+    ddw, ddb = zero if ddw is None else ddw.to(r.dtype), zero if ddb is None else ddb.to(r.dtype)
+    mean_g, mean_gxh, mean_v, mean_vxh, mean_vg = sums / count
+    t = first_order(w * r, count, training, sums[2], sums[3]) + torch.stack((zero, ddw, ddb))
+    du = first_order(w * r, count, training, sums[0], sums[1])
+    sum_q, sum_qxh = (zero, zero) if curve is None else curve(t)
     if not training:
-        return SecondCoefficients(zero, r * ddw, r * w, zero, zero, r * sums[4] + sum_qxh)
+        k = torch.stack((zero, r * ddw, r * w, zero, zero))
+        return SecondOrder(t, du, k, r * sums[4] + sum_qxh, sum_q.clone())
     inner = mean_vg - mean_v * mean_g - mean_vxh * mean_gxh
     h_v, h_g = -w * r * mean_gxh, ddw - w * r * mean_vxh
     mean_h = h_v * mean_v + h_g * mean_g + w * sum_q / count
     mean_hxh = h_v * mean_vxh + h_g * mean_gxh + w * sum_qxh / count
-    xh_ = -r * mean_hxh - w * r * r * inner
-    return SecondCoefficients(r * h_v, r * h_g, r * w, xh_, -r * mean_h, r * count * inner + sum_qxh)
+    k = torch.stack((r * h_v, r * h_g, r * w, -r * mean_hxh - w * r * r * inner, -r * mean_h))
+    return SecondOrder(t, du, k, r * count * inner + sum_qxh, sum_q.clone())
 
 
 def _normalise(u: Tensor, mean: Tensor, var: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -87,6 +92,15 @@ def _normalise(u: Tensor, mean: Tensor, var: Tensor, eps: float) -> tuple[Tensor
 def _affine(xh: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     z = xh if weight is None else xh * per_channel(weight.to(xh.dtype), xh)
     return z if bias is None else z + per_channel(bias.to(xh.dtype), xh)
+
+
+def _combine(coefficients: Tensor, *terms: Tensor) -> Tensor:
+    *of_terms, constant = (per_channel(c, terms[0]) for c in coefficients)
+    return sum((c * t for c, t in zip(of_terms, terms, strict=True)), constant)
+
+
+def _sums(*terms: Tensor) -> Tensor:
+    return torch.stack([t.sum(reduced_dims(t)) for t in terms])
 
 
 def norm_act_eval(
@@ -127,9 +141,8 @@ def norm_act_bwd(
     xh, r = _normalise(u, mean_, var_, eps)
     g = dy_ if act_first else dy_ * dact(_affine(xh, weight, bias), activation, negative_slope)
     dw, db = (g * xh).sum(reduced_dims(x)), g.sum(reduced_dims(x))
-    w = torch.ones_like(r) if weight is None else weight.to(r.dtype)
-    c = first_coefficients(w, r, max(x.numel() // x.shape[1], 1), training, db, dw)
-    du = per_channel(c.g_, x) * g + per_channel(c.xh_, x) * xh + per_channel(c.const, x)
+    wr = r if weight is None else weight.to(r.dtype) * r
+    du = _combine(first_order(wr, max(x.numel() // x.shape[1], 1), training, db, dw), g, xh)
     dx = du * dact(x_, activation, negative_slope) if act_first else du
     return dense(dx.to(x.dtype), like=x), dw, db
 
@@ -143,25 +156,21 @@ def norm_act_bwd_bwd(
     x_, dy_, ddx_, mean_, var_ = (t.to(accumulate_dtype(x.dtype)) for t in (x, dy, ddx, mean, var))
     u = act(x_, activation, negative_slope) if act_first else x_
     xh, r = _normalise(u, mean_, var_, eps)
-    z = _affine(xh, weight, bias)
-    w = torch.ones_like(r) if weight is None else weight.to(r.dtype)
-    ddw = torch.zeros_like(r) if ddw is None else ddw.to(r.dtype)
-    ddb = torch.zeros_like(r) if ddb is None else ddb.to(r.dtype)
-    slope = dact(x_ if act_first else z, activation, negative_slope)
-    curve = ddact(x_ if act_first else z, activation, negative_slope)
+    point = x_ if act_first else _affine(xh, weight, bias)
+    slope, curvature = dact(point, activation, negative_slope), ddact(point, activation, negative_slope)
     g, v = (dy_, ddx_ * slope) if act_first else (dy_ * slope, ddx_)
+    q = torch.zeros_like(g)
 
-    dims, count = reduced_dims(x), max(x.numel() // x.shape[1], 1)
-    sums = tuple(t.sum(dims) for t in (g, g * xh, v, v * xh, v * g))
-    c = first_coefficients(w, r, count, training, sums[2], sums[3])
-    t = per_channel(c.g_, x) * v + per_channel(c.xh_ + ddw, x) * xh + per_channel(c.const + ddb, x)
-    q = torch.zeros_like(t) if act_first else t * dy_ * curve
-    s = second_coefficients(w, r, ddw, count, training, sums, q.sum(dims), (q * xh).sum(dims))
-    k = per_channel(s.v_, x) * v + per_channel(s.g_, x) * g + per_channel(s.q_, x) * q
-    k = k + per_channel(s.xh_, x) * xh + per_channel(s.const, x)
+    def curve(t: Tensor) -> Tensor:
+        nonlocal q
+        q = _combine(t, v, xh) * dy_ * curvature
+        return _sums(q, q * xh)
+
+    count = max(x.numel() // x.shape[1], 1)
+    sums = _sums(g, g * xh, v, v * xh, v * g)
+    c = second_order(weight, var_, eps, ddw, ddb, count, training, sums, None if act_first else curve)
+    t, k = _combine(c.t, v, xh), _combine(c.k, v, g, q, xh)
     if act_first:
-        f = first_coefficients(w, r, count, training, sums[0], sums[1])
-        du = per_channel(f.g_, x) * g + per_channel(f.xh_, x) * xh + per_channel(f.const, x)
-        k = k * slope + ddx_ * du * curve
+        k = k * slope + ddx_ * _combine(c.du, g, xh) * curvature
     ddy = t if act_first else t * slope
-    return dense(ddy.to(x.dtype), like=x), dense(k.to(x.dtype), like=x), s.dw, q.sum(dims)
+    return dense(ddy.to(x.dtype), like=x), dense(k.to(x.dtype), like=x), c.dw, c.db
