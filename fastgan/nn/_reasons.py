@@ -59,7 +59,8 @@ def why_not_here() -> str:
     ):
         return "global module hooks are registered"
     if torch.compiler.is_compiling():
-        return "the model is being exported" if torch.compiler.is_exporting() else ""
+        # dynamo of torch 2.11 answers is_exporting() with True
+        return "the model is being exported" if torch.compiler._is_exporting_flag else ""
     if torch._C._get_tracing_state() is not None:
         return "the model is being traced"
     if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:

@@ -36,10 +36,14 @@ def results(model, data):
     return [y, *(p.grad for p in model.parameters()), *model.buffers()]
 
 
-@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
-    ("make", "data"),
-    [(generator, latents()), (critic, images()), (zoo.Block, images(size=6)), (lambda: zoo.Named(4), images())],
+    ("make", "data", "training"),
+    [
+        (generator, latents(), True),
+        (critic, images(), False),
+        (zoo.Block, images(size=6), True),
+        (lambda: zoo.Named(4), images(), False),
+    ],
     ids=["generator", "critic", "traced", "own"],
 )
 def test_fullgraph(backend, make, data, training):

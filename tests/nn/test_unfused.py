@@ -148,9 +148,10 @@ def test_tracing(backend):
     assert_same([traced(x)], [model(x)])
 
 
-def test_export(backend):
+@pytest.mark.parametrize("strict", [True, False])
+def test_export(backend, strict):
     _, model = twins(critic())
-    program = torch.export.export(model.eval(), (x,))
+    program = torch.export.export(model.eval(), (x,), strict=strict)
     assert "fastgan" not in str(program.graph) and "batch_norm" in str(program.graph)
 
 
