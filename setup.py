@@ -70,8 +70,10 @@ class BuildOptional(BASE):
         info = {"build": MODE, "reason": REASON, "torch": getattr(torch, "__version__", None)}
         if MODE != "none":
             try:
+                # BuildExtension adds its own to the lists
+                flags = [flag for flags in self.extensions[0].extra_compile_args.values() for flag in flags]
                 super().run()
-                info["flags"] = self.extensions[0].extra_compile_args
+                info["flags"] = flags
             except Exception as error:
                 info.update(build="none", reason=f"the {MODE} build failed: {str(error).splitlines()[0]}")
                 print(f"fastgan: {info['reason']}; continuing without fastgan._C", file=sys.stderr)

@@ -20,6 +20,7 @@ from fastgan import config
 
 logger = logging.getLogger("fastgan")
 
+STEMS = ("bias_act", "norm_act")
 NAMES = ("reference", "native", "triton")
 PREFERENCE = {"cuda": ("triton", "native", "reference"), "cpu": ("native", "reference")}
 

@@ -8,8 +8,6 @@ import torch
 
 from fastgan import config
 
-STEMS = ("bias_act", "norm_act")
-
 
 @functools.cache
 def missing() -> str:
@@ -25,8 +23,6 @@ def unavailable(stem: str, device_type: str, dtype: torch.dtype) -> str:
     """Return why this backend cannot run ``stem`` on such tensors, empty if it can."""
     if missing():
         return missing()
-    if stem not in STEMS:
-        return f"there is no Triton kernel for {stem}"
     if config.triton_interpret():
         # the interpreter truncates on bfloat16 stores and multiplies bit patterns in bfloat16 dots
         return "Triton's interpreter is wrong for bfloat16" if dtype == torch.bfloat16 else ""
