@@ -1,4 +1,4 @@
-"""Helpers to test an op against plain PyTorch: a rule of comparison, inputs in awkward layouts, a count of the ops that ran."""
+"""Helpers to test an op against plain PyTorch: a rule of comparison, awkward memory layouts, a count of the ops run."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def assert_close_to_gold(
 ) -> None:
     r"""Assert that ``got`` is about as accurate as plain PyTorch in the same type.
 
-    Passes if ``max|got - gold| <= factor max|low - gold| + eps(dtype) max|gold|``, dtype that of ``got``. In float64, where
-    ``low`` would be ``gold`` itself, the bound is ``1e-12 max|gold|``. A NaN in any of the three never passes, nor does an infinity.
+    Passes if ``max|got - gold| <= factor max|low - gold| + eps(dtype) max|gold|``, dtype that of ``got``. In float64,
+    where ``low`` would be ``gold`` itself, the bound is ``1e-12 max|gold|``. Neither a NaN nor an infinity ever passes.
 
     Args:
         got: what is under test.
         gold: float64, of got's shape: plain PyTorch in float64 on the same, already rounded, inputs.
         low: plain PyTorch in the type under test; not needed for float64.
         factor: 2 for a forward pass, 3 for gradients.
-        terms, term_dtype: how many products each element sums, and the type they are rounded to. Plain PyTorch sums in float64
-            on a CPU, and by chance may be off in no element of a short vector, so such sums are granted, times max|gold|, another
-            ``eps(term_dtype) + eps(float32) log2(terms)``: what rounded terms and pairwise float32 sums lose.
+        terms, term_dtype: how many products each element sums, and the type they are rounded to. Plain PyTorch sums in
+            float64 on a CPU, and may by chance be exact in each of a few sums, so these are granted, times max|gold|,
+            another ``eps(term_dtype) + eps(float32) log2(terms)``: what rounded terms and pairwise float32 sums lose.
         name: what to call ``got`` in the message.
     Raises: AssertionError with the error, the bound and the worst place.
     """
@@ -88,8 +88,8 @@ def random_values(shape: tuple[int, ...], seed: int, device: str | torch.device 
 def in_layout(x: Tensor, layout: str) -> Tensor:
     """Return x (N, C, ...) in one of ``LAYOUTS``.
 
-    A sliced tensor lies in memory full of NaN, so that whoever reads beside it shows. ``expanded`` repeats the first sample
-    with stride 0, and so has other values than x.
+    A sliced tensor lies in memory full of NaN, so that whoever reads beside it shows. ``expanded`` repeats the first
+    sample with stride 0, and so has other values than x.
     """
     if layout == "contiguous":
         return x.contiguous()
@@ -108,7 +108,7 @@ def in_layout(x: Tensor, layout: str) -> Tensor:
 
 
 class CountOps(TorchDispatchMode):
-    """Counts, while entered, the ops of one namespace that run, by name: ``with CountOps() as count: ...; count["bias_act"]``."""
+    """Counts the ops of one namespace that run while it is entered: ``with CountOps() as n: f(x)``, then ``n["bias_act"]``."""
 
     def __init__(self, namespace: str = "fastgan") -> None:
         super().__init__()

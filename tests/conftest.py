@@ -5,7 +5,6 @@ import torch
 
 import fastgan
 
-
 # the tensors of the tests are small: more threads only wait for each other; test_robustness.py uses several
 torch.set_num_threads(1)
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastgan.backends.layout import empty, memory_format
-from fastgan.testing import assert_close_to_gold, in_layout, random_values, tolerance
+from fastgan.testing import LAYOUTS, assert_close_to_gold, in_layout, random_values, tolerance
 
 from .grid import DTYPES, Case
 
@@ -22,7 +22,24 @@ SLOPE = 0.2
 EPS = 1e-5
 SMALL = (4, 3, 5, 7)
 SHAPES = ((2, 512, 4, 4), (6, 1, 3, 5), (16, 5), (3, 4, 9), (2, 3, 3, 4, 5), (7, 33, 1, 1), (3, 37, 17, 19))
+# for the interpreter: several tiles of channels, several tiles of rows in each split, and every number of dimensions
+INTERPRETED_DTYPES = (torch.float32, torch.float64, torch.float16)
+FEW_SHAPES = ((2, 70, 3, 1), (3, 8, 21, 17), (4, 2, 13, 11), (6, 1, 3, 5), (16, 5), (3, 4, 9), (2, 3, 3, 4, 5))
 PARAMETERS = ("wb", "", "w", "b")
+
+
+# (layout of x, layout of the cotangents): the same, crossed, and what a global pooling and y.sum() give
+LAYOUT_PAIRS = [(layout, layout) for layout in LAYOUTS] + [
+    ("contiguous", "channels_last"),
+    ("channels_last", "contiguous"),
+    ("channels_last", "pooled"),
+    ("contiguous", "pooled"),
+    ("channels_last", "scalar"),
+    ("contiguous", "scalar"),
+    ("channels_last", "sliced"),
+    ("contiguous", "sliced_channels_last"),
+]
+EXPANDED = {"pooled": (..., slice(1), slice(1)), "scalar": (slice(1),) * 4}
 
 
 class Stem(NamedTuple):
@@ -49,21 +66,38 @@ def choose_cases(variants: list[dict], parameters: tuple[str, ...] = PARAMETERS)
     """
     formats = ("contiguous", "channels_last")
     cases = [Case(SMALL, dtype, layout, **v) for dtype, layout, v in product(DTYPES, formats, variants)]
-    few = [Case(SMALL, (torch.float32, torch.float64, torch.float16)[i % 3], formats[i % 2], **v)
+    few = [Case(SMALL, INTERPRETED_DTYPES[i % 3], formats[i % 2], **v)
            for i, v in enumerate(variants)]  # fmt: skip
     pick = random.Random(0)
-    for shape, dtype, turn in product(SHAPES, DTYPES, range(4)):
+
+    def draw(shape, dtype, given):
         half = dtype in (torch.float16, torch.bfloat16)
-        rest = {
-            "layout": pick.choice(formats) if len(shape) in (4, 5) else "contiguous",
-            "parameters": parameters[turn % len(parameters)],
-            "parameter_dtype": torch.float32 if half and pick.random() < 0.7 else None,
-        }
-        cases.append(Case(shape, dtype, **pick.choice(variants), **rest))
-        if shape != SHAPES[-1] and dtype != torch.bfloat16 and pick.random() < 0.2:
-            few.append(cases[-1])
+        layout = pick.choice(formats) if len(shape) in (4, 5) else "contiguous"
+        mixed = torch.float32 if half and pick.random() < 0.7 else None
+        return Case(shape, dtype, layout, **pick.choice(variants), parameters=given, parameter_dtype=mixed)
+
+    cases += [draw(*row) for row in product(SHAPES, DTYPES, parameters)]
+    few += [draw(shape, pick.choice(INTERPRETED_DTYPES), pick.choice(parameters)) for shape in FEW_SHAPES]
+    few += [
+        Case((2, 70, 3, 1), layout="channels_last"),
+        Case((3, 8, 21, 17)),
+        Case((4, 2, 13, 11), layout="channels_last"),
+    ]
     cases.append(Case(SMALL, torch.float64, parameter_dtype=torch.float32))
     return list(dict.fromkeys(cases)), list(dict.fromkeys(few))
+
+
+def choose_layouts(variants: list[dict]) -> tuple[list[Case], list[Case]]:
+    """Return cases in every layout of x and of its cotangents, and the few of them for the interpreter."""
+    shapes = ((3, 5, 6, 4), (2, 19, 5, 3))
+    cases = [
+        Case(shape, layout=x, cotangents=dy, **v)
+        for (x, dy), shape, v in product(LAYOUT_PAIRS, shapes, variants)
+        # the gradient of a plain sum through a normalisation that nothing follows is 0
+        if dy != "scalar" or not v.get("act_first")
+    ]
+    few = [case for case in cases if case.shape == shapes[0]]
+    return cases, few[:: len(variants) + 1] if len(variants) > 2 else few
 
 
 def make_tensors(stem: Stem, case: Case, device: str) -> dict[str, Tensor]:
@@ -88,6 +122,12 @@ def make_tensors(stem: Stem, case: Case, device: str) -> dict[str, Tensor]:
     t["x"] = in_layout(t["x"], case.layout)
     for name in ("dy", "ddx"):
         t[name] = draw(name, case.shape, case.dtype)
+        # a constant ddx beside a constant dy would leave little but rounding
+        layout = "pooled" if case.cotangents == "scalar" and name == "ddx" else case.cotangents
+        if layout in EXPANDED:
+            t[name] = t[name][EXPANDED[layout]].expand(case.shape)
+        else:
+            t[name] = in_layout(t[name], layout)
     for name in ("weight", "bias"):
         if name in t:
             t[f"dd{name}"] = draw(f"dd{name}", (channels,), parameter_dtype)
@@ -131,7 +171,7 @@ def derivatives(function: Callable[..., Tensor], case: Case, t: dict[str, Tensor
 
 
 def check(stem: Stem, case: Case, device: str, order: int, tensors: dict[str, Tensor] | None = None) -> None:
-    """Compare the fused op's derivatives of one order with those of the composition, in value, type and memory format."""
+    """Compare the fused op's derivatives of one order with the composition's, in value, type and memory format."""
     t = make_tensors(stem, case, device) if tensors is None else tensors
     got = derivatives(stem.fused, case, t, order)
     gold = derivatives(stem.stock, case, {name: v.double() for name, v in t.items()}, order)

@@ -21,7 +21,10 @@ class Runner(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One configuration of a stem; ``parameters`` says which of weight (w) and bias (b) are given."""
+    """One configuration of a stem.
+
+    ``layout`` is that of x, ``cotangents`` that of dy and ddx; ``parameters`` names those given: weight (w), bias (b).
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
@@ -31,6 +34,7 @@ class Case(NamedTuple):
     act_first: bool = False
     parameters: str = "wb"
     parameter_dtype: torch.dtype | None = None
+    cotangents: str = "contiguous"
 
     def __str__(self) -> str:
         words = ["x".join(map(str, self.shape)), str(self.dtype)[6:], self.activation]
@@ -39,6 +43,7 @@ class Case(NamedTuple):
         words += [self.layout] if self.layout != "contiguous" else []
         words += [f"only_{self.parameters}" if self.parameters else "plain"] if self.parameters != "wb" else []
         words += [f"parameters_{str(self.parameter_dtype)[6:]}"] if self.parameter_dtype else []
+        words += [f"dy_{self.cotangents}"] if self.cotangents != "contiguous" else []
         return "-".join(words)
 
 
@@ -75,7 +80,7 @@ def grid(stem: str, cases: list[Any], few: list[Any] | None = None) -> Any:
 
 
 def grid_of_stems(cases: dict[str, list[Any]], few: dict[str, list[Any]] | None = None) -> Any:
-    """Return the decorator that runs a test(backend, device, stem, case) for each stem, by name, and each of its cases."""
+    """Return the decorator that runs a test(backend, device, stem, case) for each stem name and each of its cases."""
     rows = [
         pytest.param(backend, device, stem, case, id=f"{stem}-{row.id}", marks=row.marks)
         for stem in cases

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from fastgan.nn.functional import batch_norm_act, bias_act
 
-from .common import ACTIVATIONS, EPS, SLOPE, Stem, activate, choose_cases
+from .common import ACTIVATIONS, EPS, SLOPE, Stem, activate, choose_cases, choose_layouts
 from .grid import Case
 
 
@@ -41,12 +41,22 @@ BIAS_ACT = Stem("bias_act", _bias_act, _stock_bias_act, has_weight=False)
 BIAS_ACT_VARIANTS = [{"activation": a} for a in ACTIVATIONS]
 BIAS_ACT_CASES = choose_cases(BIAS_ACT_VARIANTS, ("wb", ""))
 
+BIAS_ACT_LAYOUTS = choose_layouts([{"activation": "leaky_relu"}, {"activation": "silu"}])
+
 NORM_ACT = Stem("norm_act", _norm_act, _stock_norm_act, has_weight=True)
 NORM_ACT_VARIANTS = [
     {"activation": a, "training": training, "act_first": act_first}
     for a, training, act_first in product(ACTIVATIONS, (True, False), (False, True))
 ]
 NORM_ACT_CASES = choose_cases(NORM_ACT_VARIANTS)
+NORM_ACT_LAYOUTS = choose_layouts([v for v in NORM_ACT_VARIANTS if v["activation"] == "silu"])
+
+
+def tiny(variants):
+    """Return float64 cases for finite differences, and the few of them for the interpreter."""
+    cases = [Case((3, 2, 2, 2), torch.float64, **v) for v in variants]
+    return cases, [case for case in cases if case.activation in ("leaky_relu", "tanh", "silu")]
+
 
 # one of each kind of arithmetic, for the tests that need not see all
 FEW = {
