@@ -1,6 +1,7 @@
-"""BatchNorm + LeakyReLU, stock and fused: ``python -m benchmarks.bench_norm_act`` or ``pytest benchmarks --benchmark-only``.
+"""BatchNorm + LeakyReLU, stock and fused.
 
-The former times all providers in turn and writes benchmarks/results/<device>/norm_act.json.
+``pytest benchmarks --benchmark-only``, or ``python -m benchmarks.bench_norm_act --out FILE``: the latter times
+all providers in turn and writes one JSON file.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ import os
 
 VARIABLES = {
     "FASTGAN_BACKEND": "backend for every op: auto (default), reference, native or triton",
-    "FASTGAN_BUILD": "what setup.py builds: cpu, cuda or none; default cuda where torch has CUDA and nvcc is there, else cpu",
-    "TRITON_INTERPRET": "1 runs the Triton kernels on CPU tensors, slowly, for tests; read by Triton when Python starts",
+    "FASTGAN_BUILD": "what setup.py builds: cpu, cuda or none; default cuda where a CUDA torch and nvcc are, else cpu",
+    "TRITON_INTERPRET": "1 runs Triton kernels on CPU tensors, slowly, for tests; read when Python starts",
 }
 BACKENDS = ("auto", "reference", "native", "triton")
 

@@ -1,4 +1,4 @@
-"""What ``fastgan info`` reports: versions, devices, backends with the reason of each that cannot serve, build, caches."""
+"""What ``fastgan info`` reports: versions, devices, backends and why one cannot serve, build, caches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-// Activations and their derivatives; see the table in backends/reference/activation.py. Included once per instruction set.
+// Activations and their derivatives; see the table in backends/reference/activation.py. Included once per instruction
+// set.
 template <typename T>
 inline T exponential(T x) {
   return std::exp(x);
@@ -83,7 +84,10 @@ struct Tanh {
   T slope;
   T f(T z) const { return hyperbolic_tangent(z); }
   T d(T z) const { return d_saved(f(z)); }
-  T dd(T z) const { const T s = f(z); return T(-2) * s * (T(1) - s * s); }
+  T dd(T z) const {
+    const T s = f(z);
+    return T(-2) * s * (T(1) - s * s);
+  }
   T d_saved(T s) const { return T(1) - s * s; }
   T dd_saved(T s) const { return T(-2) * s; }
 };
@@ -94,7 +98,10 @@ struct Sigmoid {
   T slope;
   T f(T z) const { return logistic(z); }
   T d(T z) const { return d_saved(f(z)); }
-  T dd(T z) const { const T s = f(z); return (T(1) - T(2) * s) * s * (T(1) - s); }
+  T dd(T z) const {
+    const T s = f(z);
+    return (T(1) - T(2) * s) * s * (T(1) - s);
+  }
   T d_saved(T s) const { return s * (T(1) - s); }
   T dd_saved(T s) const { return T(1) - T(2) * s; }
 };
@@ -104,8 +111,14 @@ struct Silu {
   static constexpr bool curved = true;
   T slope;
   T f(T z) const { return z * logistic(z); }
-  T d(T z) const { const T p = logistic(z); return p * (T(1) + z * (T(1) - p)); }
-  T dd(T z) const { const T p = logistic(z); return p * (T(1) - p) * (T(2) + z * (T(1) - T(2) * p)); }
+  T d(T z) const {
+    const T p = logistic(z);
+    return p * (T(1) + z * (T(1) - p));
+  }
+  T dd(T z) const {
+    const T p = logistic(z);
+    return p * (T(1) - p) * (T(2) + z * (T(1) - T(2) * p));
+  }
   T d_saved(T z) const { return d(z); }
   T dd_saved(T z) const { return dd(z); }
 };

@@ -26,9 +26,8 @@ void elementwise(const Tensor& x, const Vector& bias, const Operands& operands, 
 
 void bias_act_fwd_cpu(const Tensor& x, const Vector& bias, Tensor y, int64_t activation, double negative_slope) {
   const Operands operands{data(x), nullptr, nullptr, {mutable_data(y), nullptr}};
-  with_accumulation_type(x, [&](auto zero) {
-    elementwise<decltype(zero)>(x, bias, operands, Pass::forward, activation, negative_slope);
-  });
+  with_accumulation_type(
+      x, [&](auto zero) { elementwise<decltype(zero)>(x, bias, operands, Pass::forward, activation, negative_slope); });
 }
 
 void bias_act_bwd_cpu(const Tensor& dy, const Tensor& s, const Vector& bias, Tensor dx, int64_t activation,
@@ -39,8 +38,8 @@ void bias_act_bwd_cpu(const Tensor& dy, const Tensor& s, const Vector& bias, Ten
   });
 }
 
-void bias_act_bwd_bwd_cpu(const Tensor& ddx, const Tensor& dy, const Tensor& s, const Vector& bias, Tensor ddy, Tensor ds,
-                          int64_t activation, double negative_slope) {
+void bias_act_bwd_bwd_cpu(const Tensor& ddx, const Tensor& dy, const Tensor& s, const Vector& bias, Tensor ddy,
+                          Tensor ds, int64_t activation, double negative_slope) {
   const Operands operands{data(s), data(dy), data(ddx), {mutable_data(ddy), mutable_data(ds)}};
   with_accumulation_type(s, [&](auto zero) {
     elementwise<decltype(zero)>(s, bias, operands, Pass::saved_bwd_bwd, activation, negative_slope);

@@ -15,14 +15,24 @@ static bool has_avx2() {
   return has;
 }
 const char* instruction_set() { return has_avx2() ? "avx2" : "baseline"; }
-template <typename T> Loop<T> loop(LoopKey key) { return has_avx2() ? avx2::loop<T>(key) : baseline::loop<T>(key); }
-template <typename T> Conversions<T> conversions() {
+template <typename T>
+Loop<T> loop(LoopKey key) {
+  return has_avx2() ? avx2::loop<T>(key) : baseline::loop<T>(key);
+}
+template <typename T>
+Conversions<T> conversions() {
   return has_avx2() ? avx2::conversions<T>() : baseline::conversions<T>();
 }
 #else
 const char* instruction_set() { return "baseline"; }
-template <typename T> Loop<T> loop(LoopKey key) { return baseline::loop<T>(key); }
-template <typename T> Conversions<T> conversions() { return baseline::conversions<T>(); }
+template <typename T>
+Loop<T> loop(LoopKey key) {
+  return baseline::loop<T>(key);
+}
+template <typename T>
+Conversions<T> conversions() {
+  return baseline::conversions<T>();
+}
 #endif
 
 template Loop<float> loop<float>(LoopKey);

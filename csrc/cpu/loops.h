@@ -67,9 +67,9 @@ struct Loops {
   static void bwd_sums(const Span<T>& s) {
     const Act a{s.negative_slope};
     const C mean(s.mean), scale(s.scale), shift(s.shift);
-    T *__restrict sum_g = s.acc[0], *__restrict sum_gd = s.acc[1];
+    T* __restrict sum_g = s.acc[0], * __restrict sum_gd = s.acc[1];
     for (int64_t row = 0; row < s.rows; ++row) {
-      const S *__restrict x = in(s.x) + row * s.width, *__restrict dy = in(s.dy) + row * s.width;
+      const S* __restrict x = in(s.x) + row * s.width, * __restrict dy = in(s.dy) + row * s.width;
       FASTGAN_LANES {
         const T d = centred(a, value(x[i]), mean[i]);
         const T g = gradient(a, value(dy[i]), d * scale[i] + shift[i]);
@@ -84,7 +84,7 @@ struct Loops {
     const C mean(s.mean), scale(s.scale), shift(s.shift);
     const C cg(s.first_g), cd(s.first_d), cc(s.first_c);
     for (int64_t row = 0; row < s.rows; ++row) {
-      const S *__restrict x = in(s.x) + row * s.width, *__restrict dy = in(s.dy) + row * s.width;
+      const S* __restrict x = in(s.x) + row * s.width, * __restrict dy = in(s.dy) + row * s.width;
       S* __restrict dx = out(s.out[0]) + row * s.width;
       FASTGAN_LANES {
         const T d = centred(a, value(x[i]), mean[i]);
@@ -98,11 +98,11 @@ struct Loops {
   static void bwd_bwd_sums(const Span<T>& s) {
     const Act a{s.negative_slope};
     const C mean(s.mean), scale(s.scale), shift(s.shift);
-    T *__restrict g_ = s.acc[0], *__restrict gd_ = s.acc[1], *__restrict v_ = s.acc[2];
-    T *__restrict vd_ = s.acc[3], *__restrict vg_ = s.acc[4];
+    T* __restrict g_ = s.acc[0], * __restrict gd_ = s.acc[1], * __restrict v_ = s.acc[2];
+    T* __restrict vd_ = s.acc[3], * __restrict vg_ = s.acc[4];
     for (int64_t row = 0; row < s.rows; ++row) {
       const int64_t o = row * s.width;
-      const S *__restrict x = in(s.x) + o, *__restrict dy = in(s.dy) + o, *__restrict ddx = in(s.ddx) + o;
+      const S* __restrict x = in(s.x) + o, * __restrict dy = in(s.dy) + o, * __restrict ddx = in(s.ddx) + o;
       FASTGAN_LANES {
         const T d = centred(a, value(x[i]), mean[i]);
         const T g = gradient(a, value(dy[i]), d * scale[i] + shift[i]);
@@ -119,10 +119,10 @@ struct Loops {
   static void bwd_bwd_curve(const Span<T>& s) {
     const Act a{s.negative_slope};
     const C mean(s.mean), scale(s.scale), shift(s.shift), t_v(s.t_v), t_d(s.t_d), t_c(s.t_c);
-    T *__restrict q_ = s.acc[0], *__restrict qd_ = s.acc[1];
+    T* __restrict q_ = s.acc[0], * __restrict qd_ = s.acc[1];
     for (int64_t row = 0; row < s.rows; ++row) {
       const int64_t o = row * s.width;
-      const S *__restrict x = in(s.x) + o, *__restrict dy = in(s.dy) + o, *__restrict ddx = in(s.ddx) + o;
+      const S* __restrict x = in(s.x) + o, * __restrict dy = in(s.dy) + o, * __restrict ddx = in(s.ddx) + o;
       FASTGAN_LANES {
         const T d = value(x[i]) - mean[i];
         const T z = d * scale[i] + shift[i];
@@ -138,11 +138,12 @@ struct Loops {
     const Act a{s.negative_slope};
     const C mean(s.mean), scale(s.scale), shift(s.shift), t_v(s.t_v), t_d(s.t_d), t_c(s.t_c);
     const C first_g(s.first_g), first_d(s.first_d), first_c(s.first_c);
-    const C second_v(s.second_v), second_g(s.second_g), second_q(s.second_q), second_d(s.second_d), second_c(s.second_c);
+    const C second_v(s.second_v), second_g(s.second_g), second_q(s.second_q), second_d(s.second_d),
+        second_c(s.second_c);
     for (int64_t row = 0; row < s.rows; ++row) {
       const int64_t o = row * s.width;
-      const S *__restrict x = in(s.x) + o, *__restrict dy = in(s.dy) + o, *__restrict ddx = in(s.ddx) + o;
-      S *__restrict ddy = out(s.out[0]) + o, *__restrict dx = out(s.out[1]) + o;
+      const S* __restrict x = in(s.x) + o, * __restrict dy = in(s.dy) + o, * __restrict ddx = in(s.ddx) + o;
+      S* __restrict ddy = out(s.out[0]) + o, * __restrict dx = out(s.out[1]) + o;
       FASTGAN_LANES {
         const T d = centred(a, value(x[i]), mean[i]);
         const T z = ActFirst ? value(x[i]) : d * scale[i] + shift[i];
@@ -168,7 +169,7 @@ struct Loops {
     const Act a{s.negative_slope};
     const C shift(s.shift);
     for (int64_t row = 0; row < s.rows; ++row) {
-      const S *__restrict x = in(s.x) + row * s.width, *__restrict dy = in(s.dy) + row * s.width;
+      const S* __restrict x = in(s.x) + row * s.width, * __restrict dy = in(s.dy) + row * s.width;
       S* __restrict dx = out(s.out[0]) + row * s.width;
       FASTGAN_LANES assign(dx[i], value(dy[i]) * a.d_saved(value(x[i]) + shift[i]));
     }
@@ -179,8 +180,8 @@ struct Loops {
     const C shift(s.shift);
     for (int64_t row = 0; row < s.rows; ++row) {
       const int64_t o = row * s.width;
-      const S *__restrict x = in(s.x) + o, *__restrict dy = in(s.dy) + o, *__restrict ddx = in(s.ddx) + o;
-      S *__restrict ddy = out(s.out[0]) + o, *__restrict ds = out(s.out[1]) + o;
+      const S* __restrict x = in(s.x) + o, * __restrict dy = in(s.dy) + o, * __restrict ddx = in(s.ddx) + o;
+      S* __restrict ddy = out(s.out[0]) + o, * __restrict ds = out(s.out[1]) + o;
       FASTGAN_LANES {
         const T saved = value(x[i]) + shift[i];
         assign(ddy[i], value(ddx[i]) * a.d_saved(saved));
@@ -191,16 +192,26 @@ struct Loops {
 
   static Loop<T> get(Pass pass) {
     switch (pass) {
-      case Pass::sum: return sum;
-      case Pass::squares: return squares;
-      case Pass::forward: return forward;
-      case Pass::bwd_sums: return bwd_sums;
-      case Pass::bwd: return bwd;
-      case Pass::bwd_bwd_sums: return bwd_bwd_sums;
-      case Pass::bwd_bwd_curve: return bwd_bwd_curve;
-      case Pass::bwd_bwd: return bwd_bwd;
-      case Pass::saved_bwd: return saved_bwd;
-      case Pass::saved_bwd_bwd: return saved_bwd_bwd;
+      case Pass::sum:
+        return sum;
+      case Pass::squares:
+        return squares;
+      case Pass::forward:
+        return forward;
+      case Pass::bwd_sums:
+        return bwd_sums;
+      case Pass::bwd:
+        return bwd;
+      case Pass::bwd_bwd_sums:
+        return bwd_bwd_sums;
+      case Pass::bwd_bwd_curve:
+        return bwd_bwd_curve;
+      case Pass::bwd_bwd:
+        return bwd_bwd;
+      case Pass::saved_bwd:
+        return saved_bwd;
+      case Pass::saved_bwd_bwd:
+        return saved_bwd_bwd;
     }
     return nullptr;
   }
@@ -217,12 +228,18 @@ Loop<T> with_activation(LoopKey key) {
 template <typename T, typename S>
 Loop<T> with_storage(LoopKey key) {
   switch (key.activation) {
-    case Activation::identity: return with_activation<T, S, Identity<T>>(key);
-    case Activation::relu: return with_activation<T, S, Relu<T>>(key);
-    case Activation::leaky_relu: return with_activation<T, S, LeakyRelu<T>>(key);
-    case Activation::tanh: return with_activation<T, S, Tanh<T>>(key);
-    case Activation::sigmoid: return with_activation<T, S, Sigmoid<T>>(key);
-    case Activation::silu: return with_activation<T, S, Silu<T>>(key);
+    case Activation::identity:
+      return with_activation<T, S, Identity<T>>(key);
+    case Activation::relu:
+      return with_activation<T, S, Relu<T>>(key);
+    case Activation::leaky_relu:
+      return with_activation<T, S, LeakyRelu<T>>(key);
+    case Activation::tanh:
+      return with_activation<T, S, Tanh<T>>(key);
+    case Activation::sigmoid:
+      return with_activation<T, S, Sigmoid<T>>(key);
+    case Activation::silu:
+      return with_activation<T, S, Silu<T>>(key);
   }
   return nullptr;
 }

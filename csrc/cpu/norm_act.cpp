@@ -39,8 +39,7 @@ class NormAct {
   }
 
   Loop<T> get(Pass pass) const {
-    return loop<T>(
-        {pass, attributes_.activation, chunks.storage(), chunks.channels_inner(), attributes_.act_first});
+    return loop<T>({pass, attributes_.activation, chunks.storage(), chunks.channels_inner(), attributes_.act_first});
   }
 
   // Takes the statistics all later spans normalise by: of all channels, or of those of one task.
@@ -265,7 +264,8 @@ std::vector<T> coefficient(const NormAct<T>& op, const Tensor& rows, int64_t k, 
 }
 
 template <typename T>
-void write_sums(const NormAct<T>& op, const std::vector<double>& totals, Tensor& sums, std::initializer_list<int64_t> of_xh) {
+void write_sums(const NormAct<T>& op, const std::vector<double>& totals, Tensor& sums,
+                std::initializer_list<int64_t> of_xh) {
   T* out = sums.mutable_data_ptr<T>();
   for (size_t i = 0; i < totals.size(); ++i) out[i] = T(totals[i]);
   const int64_t channels = op.chunks.channels();
@@ -336,10 +336,10 @@ void norm_act_bwd_bwd_curve_cpu(const Tensor& ddx, const Tensor& dy, const Tenso
   });
 }
 
-void norm_act_bwd_bwd_cpu(const Tensor& ddx, const Tensor& dy, const Tensor& x, const Vector& weight, const Vector& bias,
-                          const Tensor& mean, const Tensor& var, const Tensor& t, const Tensor& first,
-                          const Tensor& second, Tensor ddy, Tensor dx, double eps, int64_t activation,
-                          double negative_slope, bool act_first) {
+void norm_act_bwd_bwd_cpu(const Tensor& ddx, const Tensor& dy, const Tensor& x, const Vector& weight,
+                          const Vector& bias, const Tensor& mean, const Tensor& var, const Tensor& t,
+                          const Tensor& first, const Tensor& second, Tensor ddy, Tensor dx, double eps,
+                          int64_t activation, double negative_slope, bool act_first) {
   with_accumulation_type(x, [&](auto zero) {
     using T = decltype(zero);
     NormAct<T> op(x, weight, bias, {eps, Activation(activation), negative_slope, act_first});

@@ -13,8 +13,8 @@ using Vector = std::optional<Tensor>;  // (C,) or nothing
 void bias_act_fwd_cpu(const Tensor& x, const Vector& bias, Tensor y, int64_t activation, double negative_slope);
 void bias_act_bwd_cpu(const Tensor& dy, const Tensor& s, const Vector& bias, Tensor dx, int64_t activation,
                       double negative_slope);
-void bias_act_bwd_bwd_cpu(const Tensor& ddx, const Tensor& dy, const Tensor& s, const Vector& bias, Tensor ddy, Tensor ds,
-                          int64_t activation, double negative_slope);
+void bias_act_bwd_bwd_cpu(const Tensor& ddx, const Tensor& dy, const Tensor& s, const Vector& bias, Tensor ddy,
+                          Tensor ds, int64_t activation, double negative_slope);
 
 // mean and var are written by the first, read by all others.
 void norm_act_fwd_cpu(const Tensor& x, const Vector& weight, const Vector& bias, Tensor y, Tensor mean, Tensor var,
@@ -33,9 +33,9 @@ void norm_act_bwd_bwd_curve_cpu(const Tensor& ddx, const Tensor& dy, const Tenso
                                 const Vector& bias, const Tensor& mean, const Tensor& var, const Tensor& t, Tensor sums,
                                 double eps, int64_t activation, double negative_slope);
 // first: (3, C), of g, xh, 1 in du; second: (5, C), of v, g, q, xh, 1 in k.
-void norm_act_bwd_bwd_cpu(const Tensor& ddx, const Tensor& dy, const Tensor& x, const Vector& weight, const Vector& bias,
-                          const Tensor& mean, const Tensor& var, const Tensor& t, const Tensor& first,
-                          const Tensor& second, Tensor ddy, Tensor dx, double eps, int64_t activation,
-                          double negative_slope, bool act_first);
+void norm_act_bwd_bwd_cpu(const Tensor& ddx, const Tensor& dy, const Tensor& x, const Vector& weight,
+                          const Vector& bias, const Tensor& mean, const Tensor& var, const Tensor& t,
+                          const Tensor& first, const Tensor& second, Tensor ddy, Tensor dx, double eps,
+                          int64_t activation, double negative_slope, bool act_first);
 
 }  // namespace fastgan

@@ -48,10 +48,14 @@ __device__ acc_t load_bias(const BiasActParams& p, int64_t i) {
   if (p.bias == nullptr) return acc_t(0);
   const int64_t c = (i / p.inner) % p.channels;
   switch (p.bias_type) {
-    case Type::float16: return acc_t(__half2float(static_cast<const __half*>(p.bias)[c]));
-    case Type::bfloat16: return acc_t(__bfloat162float(static_cast<const __nv_bfloat16*>(p.bias)[c]));
-    case Type::float32: return acc_t(static_cast<const float*>(p.bias)[c]);
-    default: return acc_t(static_cast<const double*>(p.bias)[c]);
+    case Type::float16:
+      return acc_t(__half2float(static_cast<const __half*>(p.bias)[c]));
+    case Type::bfloat16:
+      return acc_t(__bfloat162float(static_cast<const __nv_bfloat16*>(p.bias)[c]));
+    case Type::float32:
+      return acc_t(static_cast<const float*>(p.bias)[c]);
+    default:
+      return acc_t(static_cast<const double*>(p.bias)[c]);
   }
 }
 
@@ -101,13 +105,20 @@ cudaError_t with_vectors(const BiasActParams& p, cudaStream_t stream) {
 template <typename scalar_t, typename acc_t, Pass P>
 cudaError_t with_activation(const BiasActParams& p, cudaStream_t stream) {
   switch (p.activation) {
-    case kIdentity: return with_vectors<scalar_t, acc_t, kIdentity, P>(p, stream);
-    case kRelu: return with_vectors<scalar_t, acc_t, kRelu, P>(p, stream);
-    case kLeakyRelu: return with_vectors<scalar_t, acc_t, kLeakyRelu, P>(p, stream);
-    case kTanh: return with_vectors<scalar_t, acc_t, kTanh, P>(p, stream);
-    case kSigmoid: return with_vectors<scalar_t, acc_t, kSigmoid, P>(p, stream);
-    case kSilu: return with_vectors<scalar_t, acc_t, kSilu, P>(p, stream);
-    default: return cudaErrorInvalidValue;
+    case kIdentity:
+      return with_vectors<scalar_t, acc_t, kIdentity, P>(p, stream);
+    case kRelu:
+      return with_vectors<scalar_t, acc_t, kRelu, P>(p, stream);
+    case kLeakyRelu:
+      return with_vectors<scalar_t, acc_t, kLeakyRelu, P>(p, stream);
+    case kTanh:
+      return with_vectors<scalar_t, acc_t, kTanh, P>(p, stream);
+    case kSigmoid:
+      return with_vectors<scalar_t, acc_t, kSigmoid, P>(p, stream);
+    case kSilu:
+      return with_vectors<scalar_t, acc_t, kSilu, P>(p, stream);
+    default:
+      return cudaErrorInvalidValue;
   }
 }
 
@@ -115,22 +126,22 @@ template <Pass P>
 cudaError_t with_type(const BiasActParams& p, cudaStream_t stream) {
   if (p.size == 0) return cudaSuccess;
   switch (p.type) {
-    case Type::float16: return with_activation<__half, float, P>(p, stream);
-    case Type::bfloat16: return with_activation<__nv_bfloat16, float, P>(p, stream);
-    case Type::float32: return with_activation<float, float, P>(p, stream);
-    default: return with_activation<double, double, P>(p, stream);
+    case Type::float16:
+      return with_activation<__half, float, P>(p, stream);
+    case Type::bfloat16:
+      return with_activation<__nv_bfloat16, float, P>(p, stream);
+    case Type::float32:
+      return with_activation<float, float, P>(p, stream);
+    default:
+      return with_activation<double, double, P>(p, stream);
   }
 }
 
 }  // namespace
 
-cudaError_t launch_bias_act_fwd(const BiasActParams& p, cudaStream_t stream) {
-  return with_type<Pass::fwd>(p, stream);
-}
+cudaError_t launch_bias_act_fwd(const BiasActParams& p, cudaStream_t stream) { return with_type<Pass::fwd>(p, stream); }
 
-cudaError_t launch_bias_act_bwd(const BiasActParams& p, cudaStream_t stream) {
-  return with_type<Pass::bwd>(p, stream);
-}
+cudaError_t launch_bias_act_bwd(const BiasActParams& p, cudaStream_t stream) { return with_type<Pass::bwd>(p, stream); }
 
 cudaError_t launch_bias_act_bwd_bwd(const BiasActParams& p, cudaStream_t stream) {
   return with_type<Pass::bwd_bwd>(p, stream);

@@ -13,11 +13,16 @@ using at::Tensor;
 
 Type type_of(const Tensor& t) {
   switch (t.scalar_type()) {
-    case at::kHalf: return Type::float16;
-    case at::kBFloat16: return Type::bfloat16;
-    case at::kFloat: return Type::float32;
-    case at::kDouble: return Type::float64;
-    default: TORCH_CHECK_TYPE(false, "fastgan: dtype must be a floating point type, got ", t.scalar_type());
+    case at::kHalf:
+      return Type::float16;
+    case at::kBFloat16:
+      return Type::bfloat16;
+    case at::kFloat:
+      return Type::float32;
+    case at::kDouble:
+      return Type::float64;
+    default:
+      TORCH_CHECK_TYPE(false, "fastgan: dtype must be a floating point type, got ", t.scalar_type());
   }
 }
 

@@ -1,7 +1,7 @@
 """Chooses, per call and on real tensors, the backend that serves an op, and says why the others do not.
 
-A backend is a package with one module per stem and ``unavailable(stem, device_type, dtype) -> str``, the reason why it cannot
-serve, empty where it can.
+A backend is a package with one module per stem and ``unavailable(stem, device_type, dtype) -> str``, the reason why it
+cannot serve, empty where it can.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def define(
 
     Args:
         x_index: which argument decides the backend, by its device and dtype.
-        setup_context, backward: as in ``torch.library.register_autograd``; without them the op cannot be differentiated.
+        setup_context, backward: as in ``torch.library.register_autograd``; without them there is no derivative.
     """
     name = schema.split("(")[0]
 

@@ -12,10 +12,14 @@ from fastgan.ops._define import define
 
 _attributes = "float eps, str activation, float negative_slope, bool act_first"
 _norm_act = f"norm_act(Tensor x, Tensor? weight, Tensor? bias, {_attributes}) -> (Tensor, Tensor, Tensor)"
-_norm_act_eval = f"norm_act_eval(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, {_attributes}) -> Tensor"
+_norm_act_eval = (
+    f"norm_act_eval(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, {_attributes}) -> Tensor"
+)
 _saved = f"Tensor dy, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, bool training, {_attributes}"
 _norm_act_bwd = f"norm_act_bwd({_saved}) -> (Tensor, Tensor, Tensor)"
-_norm_act_bwd_bwd = f"norm_act_bwd_bwd(Tensor ddx, Tensor? ddw, Tensor? ddb, {_saved}) -> (Tensor, Tensor, Tensor, Tensor)"
+_norm_act_bwd_bwd = (
+    f"norm_act_bwd_bwd(Tensor ddx, Tensor? ddw, Tensor? ddb, {_saved}) -> (Tensor, Tensor, Tensor, Tensor)"
+)
 
 
 def _vector(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ r"""The activations a(z) and their first two derivatives, of the pre-activation 
 | sigmoid    | p = 1/(1 + e^-z)   | s(1 - s)           | (1 - 2s)s(1 - s)  | y     |
 | silu       | zp                 | p(1 + z(1 - p))    | p(1-p)(2+z(1-2p)) | x     |
 
-k is ``negative_slope`` >= 0; the sign of s then is the sign of z, so all but silu can be differentiated from the result.
+k is ``negative_slope`` >= 0; the sign of s then is the sign of z, so all but silu are differentiated from the result.
 """
 
 from __future__ import annotations

@@ -152,10 +152,10 @@ def norm_act_bwd_bwd(
     dy: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor,
     training: bool, eps: float, activation: str, negative_slope: float, act_first: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Return the cotangents (ddy, dx, dw, db) for those of ``norm_act_bwd``'s results; dw and db in the accumulation type."""
+    """Return the cotangents (ddy, dx, dw, db) for those of ``norm_act_bwd``'s results."""
     x_, dy_, ddx_, mean_, var_ = (t.to(accumulate_dtype(x.dtype)) for t in (x, dy, ddx, mean, var))
     u = act(x_, activation, negative_slope) if act_first else x_
-    xh, r = _normalise(u, mean_, var_, eps)
+    xh, _ = _normalise(u, mean_, var_, eps)
     point = x_ if act_first else _affine(xh, weight, bias)
     slope, curvature = dact(point, activation, negative_slope), ddact(point, activation, negative_slope)
     g, v = (dy_, ddx_ * slope) if act_first else (dy_ * slope, ddx_)

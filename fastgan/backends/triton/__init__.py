@@ -27,7 +27,9 @@ def unavailable(stem: str, device_type: str, dtype: torch.dtype) -> str:
         # the interpreter truncates on bfloat16 stores and multiplies bit patterns in bfloat16 dots
         return "Triton's interpreter is wrong for bfloat16" if dtype == torch.bfloat16 else ""
     if device_type != "cuda":
-        return f"on {device_type} tensors Triton kernels run only interpreted: set TRITON_INTERPRET=1 before Python starts"
+        return (
+            f"on {device_type} tensors Triton kernels run only interpreted: set TRITON_INTERPRET=1 before Python starts"
+        )
     if torch.version.hip is None and torch.cuda.get_device_capability() < (7, 0):
         return "Triton needs a GPU of compute capability 7.0 or newer"
     return ""

@@ -91,7 +91,9 @@ class Problem:
                 self.x, *partial, *self.sizes, rows, **self.constants, **self.act_first
             )
             merge = {"ACC": self.constants["ACC"], "BLOCK_SPLITS": MAX_SPLITS, "BLOCK_C": MERGE_CHANNELS}
-            kernels._norm_act_merge_kernel[(triton.cdiv(c, MERGE_CHANNELS),)](*partial, mean, var, m, c, rows, splits, **merge)
+            kernels._norm_act_merge_kernel[(triton.cdiv(c, MERGE_CHANNELS),)](
+                *partial, mean, var, m, c, rows, splits, **merge
+            )
         # copies, since the results of an op must not share memory
         return mean.clone(), var.clone()
 

@@ -1,7 +1,7 @@
 """The Triton kernels of ``norm_act``, in the letters of backends/reference/norm_act.py.
 
-A tensor is (M, C): M = N * S values per channel, S the spatial size. Tiles are BLOCK_M x BLOCK_C; INNER says that channels are
-innermost in memory. Reductions are split over M into ``splits`` partial results that are merged in a fixed order.
+A tensor is (M, C): M = N * S values per channel, S the spatial size. Tiles are BLOCK_M x BLOCK_C; INNER says that
+channels are innermost in memory. Reductions are split over M into ``splits`` partial results, merged in a fixed order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def _vector(ptr, c, C, ACC: tl.constexpr):
 
 
 @triton.jit
-def _statistics(mean_ptr, var_ptr, weight_ptr, bias_ptr, c, C, EPS: tl.constexpr, AFFINE: tl.constexpr, ACC: tl.constexpr):
+def _statistics(
+    mean_ptr, var_ptr, weight_ptr, bias_ptr, c, C, EPS: tl.constexpr, AFFINE: tl.constexpr, ACC: tl.constexpr
+):
     # AFFINE: 1 for a weight, 2 for a bias, 3 for both
     mean = _vector(mean_ptr, c, C, ACC)
     r = tl.rsqrt(_vector(var_ptr, c, C, ACC) + EPS)
@@ -53,7 +55,7 @@ def _norm_act_stats_kernel(
     SLOPE: tl.constexpr, ACT: tl.constexpr, ACT_FIRST: tl.constexpr, INNER: tl.constexpr, ACC: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Mean and sum of squared deviations of rows [split * rows, (split + 1) * rows): Welford per lane, then one merge."""
+    """Mean and sum of squared deviations of the rows of each split: Welford per lane, then one merge."""
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     split = tl.program_id(1)
     begin = split.to(tl.int64) * rows
@@ -271,7 +273,7 @@ def _norm_act_bwd_bwd_kernel(
     EPS: tl.constexpr, SLOPE: tl.constexpr, ACT: tl.constexpr, ACT_FIRST: tl.constexpr, AFFINE: tl.constexpr,
     INNER: tl.constexpr, ACC: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """ddy and the cotangent of x; k (11, C) are the coefficients of t (v, xh, 1), du (g, xh, 1) and k (v, g, q, xh, 1)."""
+    """ddy and the cotangent of x; k_ptr (11, C): coefficients of t (v, xh, 1), du (g, xh, 1), k (v, g, q, xh, 1)."""
     m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     mask = (m < M)[:, None] & (c < C)[None, :]
