@@ -108,7 +108,7 @@ def in_layout(x: Tensor, layout: str) -> Tensor:
 
 
 class CountOps(TorchDispatchMode):
-    """Counts the ops of one namespace that run while it is entered: ``with CountOps() as n: f(x)``, then ``n["bias_act"]``."""
+    """Counts the ops of one namespace while it is entered: ``with CountOps() as n: f(x)``, then ``n["bias_act"]``."""
 
     def __init__(self, namespace: str = "fastgan") -> None:
         super().__init__()

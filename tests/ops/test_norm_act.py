@@ -123,7 +123,8 @@ REJECTED = {
         _call(running_mean=torch.ones(4)), ValueError, "running_mean must have shape (3,), the channels of x, got (4,)",
     ),
     "var_dtype": (
-        _call(running_var=torch.ones(3).int()), TypeError, "running_var must be of a floating point type, got torch.int32",
+        _call(running_var=torch.ones(3).int()), TypeError,
+        "running_var must be of a floating point type, got torch.int32",
     ),
     "mean_alone": (
         _call(running_var=None), ValueError,
