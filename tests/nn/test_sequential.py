@@ -12,6 +12,7 @@ from torch import nn
 
 import fastgan
 import fastgan.nn as fnn
+from fastgan.testing import CountOps
 
 from .common import assert_same, assert_twins, critic, fused_ops, generator, gradients, images, latents, twins
 
@@ -69,6 +70,22 @@ def test_convolutions_of_all_dimensions(backend, cls):
     data = torch.randn(2, 3, *[5] * int(cls.__name__[-2]), dtype=torch.float64)
     assert_twins(stock, ours, data)
     assert fused_ops(ours, data) == 1
+
+
+def test_a_norm_takes_the_activation_before_it(backend):
+    _, ours = sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4))
+    with CountOps() as count:
+        ours(x)
+    assert count.calls == {"norm_act": 1}
+
+
+def test_statistics_switched_off_later(backend):
+    stock, ours = sequential(nn.BatchNorm2d(3), nn.ReLU())
+    for model in (stock, ours):
+        model[0].track_running_stats = False
+    for training in (True, False):
+        assert_twins(stock.train(training), ours.train(training), x)
+    assert not ours[0].running_mean.any() and fused_ops(ours, x) == 1
 
 
 def test_unbatched_convolution(backend):

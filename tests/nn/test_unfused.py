@@ -10,6 +10,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 import fastgan
 import fastgan.nn as fnn
+from fastgan.testing import CountOps
 
 from .common import assert_same, assert_twins, critic, fused_ops, generator, images, latents, twins
 
@@ -164,11 +165,19 @@ def test_function_transforms(backend):
     stock, model = twins(critic())
     stock.eval(), model.eval()
     assert_same([torch.func.vmap(stock)(x[None])], [torch.func.vmap(model)(x[None])])
+    assert fused_ops(model, x) == 2
+    assert vmapped_ops(model, x[None]) == 0
     tangents = [torch.func.jvp(m, (x,), (x.flip(0),)) for m in (stock, model)]
     assert_same(*tangents)
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, x.flip(0))
         assert_same([torch.autograd.forward_ad.unpack_dual(model(dual)).tangent], [tangents[0][1]])
+
+
+def vmapped_ops(model, data):
+    with CountOps() as count:
+        torch.func.vmap(model)(data)
+    return sum(count.calls.values())
 
 
 def test_tensor_subclasses(backend):
