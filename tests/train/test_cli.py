@@ -221,7 +221,7 @@ def test_evaluate_refuses(finished, capsys, monkeypatch):
 def test_evaluate(finished, capsys):
     assert run("evaluate", "run", "--n", 8) == 0
     out = capsys.readouterr().out
-    assert "EfficientNet-lite0" in out
+    assert out.startswith("KID in the features of EfficientNet-lite0")
     assert "n = 8" in out
     floor, before, after = (float(number) for number in re.findall(r"(-?\d+\.\d+) \+-", out))
     # random pixels against random pixels; grey before training
@@ -230,9 +230,16 @@ def test_evaluate(finished, capsys):
 
 
 def test_info_needs_core_dependencies_only():
-    blocked = "import sys; sys.modules.update(dict.fromkeys(['PIL', 'tqdm', 'tomli_w', 'torchmetrics']))"
-    script = f"{blocked}; from fastgan.__main__ import build_parser; import fastgan.train; build_parser()"
-    subprocess.run([sys.executable, "-c", script], check=True)
+    block = "import sys; sys.modules.update(dict.fromkeys(['PIL', 'tqdm', 'tomli_w', 'torchmetrics']))"
+    script = f"{block}; from fastgan.__main__ import main; sys.exit(main(['info', '--json']))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert isinstance(json.loads(done.stdout), dict)
+
+
+def test_trainer_imports_without_the_extra():
+    block = "import sys; sys.modules.update(dict.fromkeys(['PIL', 'tqdm', 'tomli_w', 'torchmetrics']))"
+    subprocess.run([sys.executable, "-c", f"{block}; import fastgan.train.cli"], check=True)
 
 
 def test_train_refuses_a_directory_it_may_not_write(here, capsys, monkeypatch):
