@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns: exit code; 0 for success, 1 where training diverged, 2 for bad input, 128 + n after signal n.
     """
     args = build_parser().parse_args(argv)
-    return args.command(args)
+    try:
+        return args.command(args)
+    except KeyboardInterrupt:
+        print("fastgan: stopped, only what was saved before is there", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def build_parser() -> argparse.ArgumentParser:

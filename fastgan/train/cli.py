@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,9 +35,6 @@ def guarded(command: Callable[[Namespace], int], args: Namespace) -> int:
     except OSError as error:
         print(f"fastgan: {error.filename or 'a file'} cannot be used: {error.strerror or error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("fastgan: stopped before anything was saved", file=sys.stderr)
-        return 128 + signal.SIGINT
 
 
 def train(args: Namespace) -> int:
@@ -94,14 +92,14 @@ def evaluate(args: Namespace) -> int:
     return 0
 
 
-def _start(args: Namespace, given: dict[str, object]) -> Trainer:
+def _start(args: Namespace, given: dict[str, Any]) -> Trainer:
     config = TrainConfig.preset(args.preset or "dcgan", **{"out": f"runs/{args.preset or 'dcgan'}", **given})
     if not config.out:
         raise BadInput("--out must name a directory")
     return Trainer(config)
 
 
-def _resume(args: Namespace, given: dict[str, object]) -> Trainer:
+def _resume(args: Namespace, given: dict[str, Any]) -> Trainer:
     fixed = [name for name in given if name not in _RESUME_SETTINGS] + (["preset"] if args.preset else [])
     if fixed:
         option = "--" + fixed[0].replace("_", "-")

@@ -58,9 +58,19 @@ class Trainer:
         self._prepare(config, generator, discriminator, None)
 
     @classmethod
-    def resume(cls, directory: str | Path, **overrides: Any) -> Trainer:
-        """Go on with a run from its newest checkpoint; ``overrides`` may be ``steps`` and ``device``.
+    def resume(
+        cls,
+        directory: str | Path,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+        **overrides: Any,
+    ) -> Trainer:
+        """Go on with a run from its newest checkpoint.
 
+        Args:
+            directory: of the run.
+            generator, discriminator: those given to ``Trainer``, if any; their weights are replaced.
+            overrides: ``steps`` and ``device`` may be changed.
         Raises: BadInput when there is no run, another process works on it, or it has done all its steps.
         """
         run = RunDir(directory)
@@ -73,7 +83,7 @@ class Trainer:
         run.lock()
         try:
             trainer = cls.__new__(cls)
-            trainer._prepare(config, None, None, run)
+            trainer._prepare(config, generator, discriminator, run)
             trainer.load_state_dict(load_checkpoint(run.checkpoints))
         except BaseException:
             run.unlock()
@@ -92,8 +102,8 @@ class Trainer:
             self.run.check_new()
         self.data = load_images(config.data, config.image_size)
         torch.manual_seed(config.seed)
-        self.generator = self._place(generator or self._default_generator())
-        self.discriminator = self._place(discriminator or self._default_discriminator())
+        self.generator = self._place(self._default_generator() if generator is None else generator)
+        self.discriminator = self._place(self._default_discriminator() if discriminator is None else discriminator)
         self.g_optimizer = self._adam(self.generator, config.g_lr)
         self.d_optimizer = self._adam(self.discriminator, config.d_lr)
         scaled = config.dtype == "float16"

@@ -169,6 +169,15 @@ def test_own_models_are_trained_in_place(tiny):
     assert not torch.equal(generator.main[0].weight, before)
 
 
+def test_resume_of_own_models(tiny, tmp_path):
+    models = [(dcgan.Generator(32, 1, 8, 6), dcgan.Discriminator(32, 1, 6)) for _ in range(2)]
+    Trainer(tiny(out=str(tmp_path / "run")), *models[0]).fit(progress=False)
+    subject = Trainer.resume(tmp_path / "run", *models[1], steps=5)
+    assert subject.generator is models[1][0]
+    assert same(dict(models[0][0].state_dict()), dict(models[1][0].state_dict()))
+    assert subject.fit(progress=False).step == 5
+
+
 def test_diverged_training_says_so(tiny):
     subject = Trainer(tiny())
     subject.loss = losses.Loss(losses.non_saturating_d, lambda logits: logits.mean() * float("nan"))
