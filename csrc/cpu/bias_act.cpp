@@ -10,7 +10,8 @@ template <typename T>
 void elementwise(const Tensor& x, const Vector& bias, const Operands& operands, Pass pass, int64_t activation,
                  double negative_slope) {
   const Chunks<T> chunks(x);
-  const Loop<T> f = loop<T>({pass, Activation(activation), chunks.storage(), chunks.channels_inner(), false});
+  const bool lanes = chunks.order() != Order::planes;
+  const Loop<T> f = loop<T>({pass, Activation(activation), chunks.storage(), lanes, false});
   const int64_t channels = chunks.channels();
   const auto zero = chunks.spread(std::vector<T>(channels, T(0))), one = chunks.spread(std::vector<T>(channels, T(1)));
   const auto shift = chunks.spread(to_vector<T>(bias, channels, T(0)));

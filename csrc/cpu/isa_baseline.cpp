@@ -15,29 +15,34 @@ static bool has_avx2() {
   return has;
 }
 const char* instruction_set() { return has_avx2() ? "avx2" : "baseline"; }
-template <typename T>
-Loop<T> loop(LoopKey key) {
-  return has_avx2() ? avx2::loop<T>(key) : baseline::loop<T>(key);
+template <>
+Loop<float> loop<float>(LoopKey key) {
+  return has_avx2() ? avx2::loop<float>(key) : baseline::loop<float>(key);
 }
-template <typename T>
-Conversions<T> conversions() {
-  return has_avx2() ? avx2::conversions<T>() : baseline::conversions<T>();
+template <>
+Conversions<float> conversions<float>() {
+  return has_avx2() ? avx2::conversions<float>() : baseline::conversions<float>();
 }
 #else
 const char* instruction_set() { return "baseline"; }
-template <typename T>
-Loop<T> loop(LoopKey key) {
-  return baseline::loop<T>(key);
+template <>
+Loop<float> loop<float>(LoopKey key) {
+  return baseline::loop<float>(key);
 }
-template <typename T>
-Conversions<T> conversions() {
-  return baseline::conversions<T>();
+template <>
+Conversions<float> conversions<float>() {
+  return baseline::conversions<float>();
 }
 #endif
 
-template Loop<float> loop<float>(LoopKey);
-template Loop<double> loop<double>(LoopKey);
-template Conversions<float> conversions<float>();
-template Conversions<double> conversions<double>();
+// float64 is for tests: it is not worth the compile time of another instruction set
+template <>
+Loop<double> loop<double>(LoopKey key) {
+  return baseline::loop<double>(key);
+}
+template <>
+Conversions<double> conversions<double>() {
+  return baseline::conversions<double>();
+}
 
 }  // namespace fastgan

@@ -33,7 +33,7 @@ struct Loops {
     const Act a{s.negative_slope};
     T* __restrict acc = s.acc[0];
     for (int64_t row = 0; row < s.rows; ++row) {
-      const S* __restrict x = in(s.x) + row * s.width;
+      const S* __restrict x = in(s.x) + row * s.stride;
       FASTGAN_LANES acc[i] += ActFirst ? a.f(value(x[i])) : value(x[i]);
     }
   }
@@ -43,7 +43,7 @@ struct Loops {
     const C mean(s.mean);
     T* __restrict acc = s.acc[0];
     for (int64_t row = 0; row < s.rows; ++row) {
-      const S* __restrict x = in(s.x) + row * s.width;
+      const S* __restrict x = in(s.x) + row * s.stride;
       FASTGAN_LANES {
         const T d = centred(a, value(x[i]), mean[i]);
         acc[i] += d * d;
@@ -55,8 +55,8 @@ struct Loops {
     const Act a{s.negative_slope};
     const C mean(s.mean), scale(s.scale), shift(s.shift);
     for (int64_t row = 0; row < s.rows; ++row) {
-      const S* __restrict x = in(s.x) + row * s.width;
-      S* __restrict y = out(s.out[0]) + row * s.width;
+      const S* __restrict x = in(s.x) + row * s.stride;
+      S* __restrict y = out(s.out[0]) + row * s.stride;
       FASTGAN_LANES {
         const T z = centred(a, value(x[i]), mean[i]) * scale[i] + shift[i];
         assign(y[i], ActFirst ? z : a.f(z));
@@ -69,7 +69,7 @@ struct Loops {
     const C mean(s.mean), scale(s.scale), shift(s.shift);
     T* __restrict sum_g = s.acc[0], * __restrict sum_gd = s.acc[1];
     for (int64_t row = 0; row < s.rows; ++row) {
-      const S* __restrict x = in(s.x) + row * s.width, * __restrict dy = in(s.dy) + row * s.width;
+      const S* __restrict x = in(s.x) + row * s.stride, * __restrict dy = in(s.dy) + row * s.stride;
       FASTGAN_LANES {
         const T d = centred(a, value(x[i]), mean[i]);
         const T g = gradient(a, value(dy[i]), d * scale[i] + shift[i]);
@@ -84,8 +84,8 @@ struct Loops {
     const C mean(s.mean), scale(s.scale), shift(s.shift);
     const C cg(s.first_g), cd(s.first_d), cc(s.first_c);
     for (int64_t row = 0; row < s.rows; ++row) {
-      const S* __restrict x = in(s.x) + row * s.width, * __restrict dy = in(s.dy) + row * s.width;
-      S* __restrict dx = out(s.out[0]) + row * s.width;
+      const S* __restrict x = in(s.x) + row * s.stride, * __restrict dy = in(s.dy) + row * s.stride;
+      S* __restrict dx = out(s.out[0]) + row * s.stride;
       FASTGAN_LANES {
         const T d = centred(a, value(x[i]), mean[i]);
         const T g = gradient(a, value(dy[i]), d * scale[i] + shift[i]);
@@ -101,7 +101,7 @@ struct Loops {
     T* __restrict g_ = s.acc[0], * __restrict gd_ = s.acc[1], * __restrict v_ = s.acc[2];
     T* __restrict vd_ = s.acc[3], * __restrict vg_ = s.acc[4];
     for (int64_t row = 0; row < s.rows; ++row) {
-      const int64_t o = row * s.width;
+      const int64_t o = row * s.stride;
       const S* __restrict x = in(s.x) + o, * __restrict dy = in(s.dy) + o, * __restrict ddx = in(s.ddx) + o;
       FASTGAN_LANES {
         const T d = centred(a, value(x[i]), mean[i]);
@@ -121,7 +121,7 @@ struct Loops {
     const C mean(s.mean), scale(s.scale), shift(s.shift), t_v(s.t_v), t_d(s.t_d), t_c(s.t_c);
     T* __restrict q_ = s.acc[0], * __restrict qd_ = s.acc[1];
     for (int64_t row = 0; row < s.rows; ++row) {
-      const int64_t o = row * s.width;
+      const int64_t o = row * s.stride;
       const S* __restrict x = in(s.x) + o, * __restrict dy = in(s.dy) + o, * __restrict ddx = in(s.ddx) + o;
       FASTGAN_LANES {
         const T d = value(x[i]) - mean[i];
@@ -141,7 +141,7 @@ struct Loops {
     const C second_v(s.second_v), second_g(s.second_g), second_q(s.second_q), second_d(s.second_d),
         second_c(s.second_c);
     for (int64_t row = 0; row < s.rows; ++row) {
-      const int64_t o = row * s.width;
+      const int64_t o = row * s.stride;
       const S* __restrict x = in(s.x) + o, * __restrict dy = in(s.dy) + o, * __restrict ddx = in(s.ddx) + o;
       S* __restrict ddy = out(s.out[0]) + o, * __restrict dx = out(s.out[1]) + o;
       FASTGAN_LANES {
@@ -169,8 +169,8 @@ struct Loops {
     const Act a{s.negative_slope};
     const C shift(s.shift);
     for (int64_t row = 0; row < s.rows; ++row) {
-      const S* __restrict x = in(s.x) + row * s.width, * __restrict dy = in(s.dy) + row * s.width;
-      S* __restrict dx = out(s.out[0]) + row * s.width;
+      const S* __restrict x = in(s.x) + row * s.stride, * __restrict dy = in(s.dy) + row * s.stride;
+      S* __restrict dx = out(s.out[0]) + row * s.stride;
       FASTGAN_LANES assign(dx[i], value(dy[i]) * a.d_saved(value(x[i]) + shift[i]));
     }
   }
@@ -179,7 +179,7 @@ struct Loops {
     const Act a{s.negative_slope};
     const C shift(s.shift);
     for (int64_t row = 0; row < s.rows; ++row) {
-      const int64_t o = row * s.width;
+      const int64_t o = row * s.stride;
       const S* __restrict x = in(s.x) + o, * __restrict dy = in(s.dy) + o, * __restrict ddx = in(s.ddx) + o;
       S* __restrict ddy = out(s.out[0]) + o, * __restrict ds = out(s.out[1]) + o;
       FASTGAN_LANES {
@@ -204,14 +204,16 @@ struct Loops {
         return bwd;
       case Pass::bwd_bwd_sums:
         return bwd_bwd_sums;
-      case Pass::bwd_bwd_curve:
-        return bwd_bwd_curve;
       case Pass::bwd_bwd:
         return bwd_bwd;
-      case Pass::saved_bwd:
-        return saved_bwd;
-      case Pass::saved_bwd_bwd:
-        return saved_bwd_bwd;
+      default:
+        break;
+    }
+    // the others exist in one order only
+    if constexpr (!ActFirst) {
+      if (pass == Pass::bwd_bwd_curve) return bwd_bwd_curve;
+      if (pass == Pass::saved_bwd) return saved_bwd;
+      if (pass == Pass::saved_bwd_bwd) return saved_bwd_bwd;
     }
     return nullptr;
   }
@@ -219,7 +221,7 @@ struct Loops {
 
 template <typename T, typename S, typename Act>
 Loop<T> with_activation(LoopKey key) {
-  if (key.channels_inner) {
+  if (key.lanes) {
     return key.act_first ? Loops<T, S, Act, true, true>::get(key.pass) : Loops<T, S, Act, true, false>::get(key.pass);
   }
   return key.act_first ? Loops<T, S, Act, false, true>::get(key.pass) : Loops<T, S, Act, false, false>::get(key.pass);
@@ -272,9 +274,7 @@ Conversions<T> conversions() {
 }
 
 template Loop<float> loop<float>(LoopKey);
-template Loop<double> loop<double>(LoopKey);
 template Conversions<float> conversions<float>();
-template Conversions<double> conversions<double>();
 
 }  // namespace FASTGAN_ISA
 }  // namespace fastgan

@@ -21,11 +21,11 @@ enum class Pass {
   saved_bwd_bwd,  // out0 = ddx a'(s), out1 = ddx dy da'/ds
 };
 
-// rows x width elements of LoopKey::storage, contiguous. Per-channel vectors have `width` entries where channels are
-// innermost, else one. In the bias_act passes x is the saved tensor s.
+// rows x width elements of LoopKey::storage, rows `stride` apart. Per-channel vectors have `width` entries where
+// channels are innermost, else one. In the bias_act passes x is the saved tensor s.
 template <typename T>
 struct Span {
-  int64_t rows, width;
+  int64_t rows, width, stride;
   const void *x, *dy, *ddx;
   void* out[2];
   T* acc[5];                                                      // [width] each
@@ -47,7 +47,7 @@ struct LoopKey {
   Pass pass;
   Activation activation;
   Storage storage;
-  bool channels_inner, act_first;
+  bool lanes, act_first;  // lanes: a per-channel vector has an entry for each lane, else one for all
 };
 
 template <typename T>
