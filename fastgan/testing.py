@@ -72,7 +72,7 @@ def assert_close_to_gold(
     worst = error.max().item()
     bound = tolerance(gold.detach(), None if low is None else low.detach(), got.dtype, factor, terms, term_dtype)
     if not worst <= bound:
-        at = tuple(i.item() for i in torch.unravel_index(error.nan_to_num(nan=float("inf")).argmax(), error.shape))
+        at = tuple(int(i) for i in torch.unravel_index(error.nan_to_num(nan=float("inf")).argmax(), error.shape))
         raise AssertionError(
             f"{name}: error {worst:.3g} exceeds {bound:.3g} ({got.dtype}); worst at {at}: {got[at].item()!r}, "
             f"gold {gold[at].item()!r}; max|gold| {gold.abs().max().item():.3g}"
