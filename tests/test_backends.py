@@ -24,7 +24,7 @@ def native_cannot_serve(monkeypatch):
 
     def forget():
         backends.unavailable.cache_clear()
-        backends._automatic.cache_clear()
+        backends.automatic.cache_clear()
 
     monkeypatch.setattr(backends, "_asked", "auto")
     monkeypatch.setattr(native, "unavailable", lambda *_: REASON)

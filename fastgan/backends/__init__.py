@@ -54,6 +54,11 @@ def use_backend(name: str) -> Iterator[None]:
         _asked = before
 
 
+def asked() -> str:
+    """Return the backend that is asked for at present, ``auto`` for none."""
+    return _asked
+
+
 @functools.cache
 def unavailable(name: str, stem: str, device_type: str, dtype: torch.dtype) -> str:
     """Return why backend ``name`` cannot run ``stem`` on such tensors, empty if it can."""
@@ -61,7 +66,8 @@ def unavailable(name: str, stem: str, device_type: str, dtype: torch.dtype) -> s
 
 
 @functools.cache
-def _automatic(stem: str, device_type: str, dtype: torch.dtype) -> str:
+def automatic(stem: str, device_type: str, dtype: torch.dtype) -> str:
+    """Return the fastest backend that can run ``stem`` on such tensors; logs once why a faster one cannot."""
     for name in PREFERENCE.get(device_type, ("reference",)):
         reason = unavailable(name, stem, device_type, dtype)
         if not reason:
@@ -76,7 +82,7 @@ def choose(stem: str, x: Tensor) -> str:
     Raises: BackendUnavailable if a backend asked for by name cannot serve.
     """
     if _asked == "auto":
-        return _automatic(stem, x.device.type, x.dtype)
+        return automatic(stem, x.device.type, x.dtype)
     reason = unavailable(_asked, stem, x.device.type, x.dtype)
     if reason:
         raise BackendUnavailable(f"{stem}: the {_asked} backend was asked for but cannot serve: {reason}")

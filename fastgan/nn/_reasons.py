@@ -117,7 +117,7 @@ def why_not_norm(norm: _BatchNorm, vectors: Vectors, x: Tensor | None = None) ->
 
 @cache
 def _no_fast_backend(stem: str, device: torch.device, dtype: torch.dtype) -> str:
-    if backends._automatic(stem, device.type, dtype) != "reference":
+    if backends.automatic(stem, device.type, dtype) != "reference":
         return ""
     names = [name for name in backends.PREFERENCE.get(device.type, ()) if name != "reference"]
     reasons = [f"{name}: {backends.unavailable(name, stem, device.type, dtype)}" for name in names]
@@ -134,7 +134,7 @@ _constant_no_fast_backend._dynamo_marked_constant = True  # type: ignore[attr-de
 
 def why_not_backend(stem: str, device: torch.device, dtype: torch.dtype) -> str:
     """Return why only the automatic fallback could serve, slower than stock; empty if a backend can, or was named."""
-    if backends._asked != "auto":
+    if backends.asked() != "auto":
         return ""
     if torch.compiler.is_compiling():
         return _constant_no_fast_backend(stem, device, dtype)

@@ -21,9 +21,9 @@ def no_fast_backend(monkeypatch):
     from fastgan.nn import _reasons
 
     monkeypatch.setattr(backends, "unavailable", lambda name, *_: "" if name == "reference" else f"{name} is not here")
-    backends._automatic.cache_clear()
+    backends.automatic.cache_clear()
     _reasons._no_fast_backend.cache_clear()
     with fastgan.use_backend("auto"):
         yield
-    backends._automatic.cache_clear()
+    backends.automatic.cache_clear()
     _reasons._no_fast_backend.cache_clear()
