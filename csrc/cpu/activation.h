@@ -5,11 +5,11 @@ inline T exponential(T x) {
   return std::exp(x);
 }
 
-// Range reduction by log 2 and a polynomial of degree 6, 1 ulp; std::exp does not vectorise.
+// Range reduction by log 2 and a polynomial of degree 6, 1 ulp, inf and 0 outside the range; std::exp does not vectorise.
 template <>
 inline float exponential(float x) {
-  x = x < -87.0f ? -87.0f : x;
-  x = x > 88.0f ? 88.0f : x;
+  x = x < -110.0f ? -110.0f : x;
+  x = x > 100.0f ? 100.0f : x;
   const float shifter = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   const float shifted = x * 1.44269504089f + shifter;
   const float n = shifted - shifter;
@@ -20,8 +20,10 @@ inline float exponential(float x) {
   p = p * r + 1.6666667e-1f;
   p = p * r + 0.5f;
   p = p * r * r + r + 1.0f;
-  const int32_t exponent = __builtin_bit_cast(int32_t, shifted) - 0x4B400000;
-  return p * __builtin_bit_cast(float, (exponent + 127) << 23);
+  // in two factors, since 2^n may lie outside the range where the product does not
+  const int32_t exponent = __builtin_bit_cast(int32_t, shifted) - 0x4B400000, half = exponent >> 1;
+  p *= __builtin_bit_cast(float, (half + 127) << 23);
+  return p * __builtin_bit_cast(float, (exponent - half + 127) << 23);
 }
 
 template <typename T>

@@ -1,4 +1,5 @@
-// bias_act on the GPU: memory-bound, 16-byte loads and stores where the size and the pointers allow.
+// bias_act on the GPU: memory-bound, loads and stores of 16 bytes (8 in the second order) where size and pointers
+// allow.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -43,20 +44,11 @@ __device__ __nv_bfloat16 narrow<__nv_bfloat16, float>(float v) {
   return __float2bfloat16_rn(v);
 }
 
-template <typename acc_t>
+template <typename scalar_t, typename acc_t>
 __device__ acc_t load_bias(const BiasActParams& p, int64_t i) {
   if (p.bias == nullptr) return acc_t(0);
   const int64_t c = (i / p.inner) % p.channels;
-  switch (p.bias_type) {
-    case Type::float16:
-      return acc_t(__half2float(static_cast<const __half*>(p.bias)[c]));
-    case Type::bfloat16:
-      return acc_t(__bfloat162float(static_cast<const __nv_bfloat16*>(p.bias)[c]));
-    case Type::float32:
-      return acc_t(static_cast<const float*>(p.bias)[c]);
-    default:
-      return acc_t(static_cast<const double*>(p.bias)[c]);
-  }
+  return p.bias_widened ? static_cast<const acc_t*>(p.bias)[c] : widen<acc_t>(static_cast<const scalar_t*>(p.bias)[c]);
 }
 
 // Each thread handles N neighbouring elements.
@@ -72,7 +64,7 @@ __global__ void __launch_bounds__(kThreads) bias_act_kernel(const BiasActParams 
   if constexpr (P == Pass::bwd_bwd) ddx = static_cast<const Packed*>(p.ddx)[pack];
 #pragma unroll
   for (int k = 0; k < N; ++k) {
-    const acc_t s = widen<acc_t>(x.v[k]) + load_bias<acc_t>(p, pack * N + k);
+    const acc_t s = widen<acc_t>(x.v[k]) + load_bias<scalar_t, acc_t>(p, pack * N + k);
     if constexpr (P == Pass::fwd) {
       out.v[k] = narrow<scalar_t>(act<A>(s, slope));
     } else if constexpr (P == Pass::bwd) {
@@ -96,7 +88,8 @@ cudaError_t run(const BiasActParams& p, cudaStream_t stream) {
 
 template <typename scalar_t, typename acc_t, int A, Pass P>
 cudaError_t with_vectors(const BiasActParams& p, cudaStream_t stream) {
-  constexpr int N = 16 / int(sizeof(scalar_t));
+  // the second order has five packs in registers
+  constexpr int N = (P == Pass::bwd_bwd ? 8 : 16) / int(sizeof(scalar_t));
   uintptr_t bits = uintptr_t(p.x) | uintptr_t(p.dy) | uintptr_t(p.ddx) | uintptr_t(p.out) | uintptr_t(p.out2);
   return bits % 16 == 0 && p.size % N == 0 ? run<scalar_t, acc_t, A, P, N>(p, stream)
                                            : run<scalar_t, acc_t, A, P, 1>(p, stream);

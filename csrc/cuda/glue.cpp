@@ -31,10 +31,15 @@ void launch(cudaError_t (*f)(const BiasActParams&, cudaStream_t), const Tensor& 
             BiasActParams p, int64_t activation, double negative_slope) {
   const c10::cuda::CUDAGuard guard(x.device());
   const bool channels_inner = x.dim() == 2 || x.size(1) == 1 || !x.is_contiguous();
-  const std::optional<Tensor> dense_bias = bias.has_value() ? std::optional(bias->contiguous()) : std::nullopt;
+  const at::ScalarType wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  std::optional<Tensor> dense_bias;
+  if (bias.has_value()) {
+    const bool known = bias->scalar_type() == wide || bias->scalar_type() == x.scalar_type();
+    dense_bias = (known ? *bias : bias->to(wide)).contiguous();
+  }
   p.x = x.const_data_ptr();
   p.bias = dense_bias ? dense_bias->const_data_ptr() : nullptr;
-  p.bias_type = dense_bias ? type_of(*dense_bias) : Type::float32;
+  p.bias_widened = dense_bias && dense_bias->scalar_type() == wide;
   p.type = type_of(x);
   p.size = x.numel();
   p.channels = x.size(1);

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -35,8 +37,8 @@ def check_vector(op: str, name: str, v: Tensor | None, x: Tensor) -> None:
 def check_activation(op: str, activation: str, negative_slope: float) -> None:
     if activation not in ACTIVATIONS:
         raise ValueError(f"{op}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-    if not negative_slope >= 0:
-        raise ValueError(f"{op}: negative_slope must be >= 0, got {negative_slope!r}")
+    if not 0 <= negative_slope < math.inf:
+        raise ValueError(f"{op}: negative_slope must be >= 0 and finite, got {negative_slope!r}")
 
 
 def check_batch_norm(
@@ -50,7 +52,7 @@ def check_batch_norm(
         raise ValueError(f"{op}: running_mean and running_var must be given together, got only one of them")
     if not training and mean is None:
         raise ValueError(f"{op}: running_mean must be a Tensor when training is False, got None")
-    if not 0 <= momentum <= 1:
+    if momentum is None or not 0 <= momentum <= 1:
         raise ValueError(f"{op}: momentum must be in [0, 1], got {momentum!r}")
     if not eps > 0:
         raise ValueError(f"{op}: eps must be > 0, got {eps!r}")

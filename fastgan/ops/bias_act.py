@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastgan.backends.layout import empty, reduced_dims
+from fastgan.backends.layout import accumulate_dtype, empty, reduced_dims
 from fastgan.backends.reference.activation import PIECEWISE_LINEAR, SAVES_INPUT
 from fastgan.ops._define import define
 
@@ -20,7 +20,7 @@ _bias_act_bwd_bwd = (
 
 
 def _db(dx: Tensor, bias: Tensor) -> Tensor:
-    return dx.sum(reduced_dims(dx)).to(bias.dtype)
+    return dx.sum(reduced_dims(dx), dtype=accumulate_dtype(dx.dtype)).to(bias.dtype)
 
 
 def _save_forward(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ def channels_inner(x: Tensor) -> bool:
 
 def inner_size(x: Tensor) -> int:
     """Return how many elements of the dense x lie between one channel and the next."""
-    return 1 if channels_inner(x) else x[0, 0].numel()
+    return 1 if channels_inner(x) else math.prod(x.shape[2:])
 
 
 def processors(x: Tensor) -> int:
