@@ -14,8 +14,8 @@ namespace fastgan {
 
 // Elements of a chunk that is read in place, of one that is converted first, and of a task.
 constexpr int64_t kDirect = 16384, kConverted = 8192, kTask = 32768;
-// Lanes that a loop should have at least.
-constexpr int64_t kLanes = 256;
+// Lanes that a loop should have at least, and the largest plane whose elements are the lanes of a loop over samples.
+constexpr int64_t kLanes = 256, kPlane = 4096;
 
 struct Operands {
   const char *x = nullptr, *dy = nullptr, *ddx = nullptr;
@@ -49,7 +49,7 @@ class Chunks {
       lanes_ = group_ * plane_;
     } else {
       order_ = Order::planes;
-      lanes_ = kLanes;
+      lanes_ = plane_ <= kPlane ? plane_ : kLanes;
     }
   }
 
@@ -118,11 +118,11 @@ class Chunks {
         const int64_t n = std::min(most, end - offset);
         visit(operands, span, {offset, n / lanes_, lanes_, lanes_, n % lanes_}, n / channels_, body);
       }
-    } else if (order_ == Order::groups) {
+    } else if (plane_ <= kPlane) {
       const int64_t width = task_channels(task) * plane_, most = std::max<int64_t>(1, target / lanes_);
       for (int64_t n = 0; n < outer_; n += most) {
         const int64_t rows = std::min(most, outer_ - n);
-        visit(operands, span, {n * sample + task * lanes_, rows, width, sample, 0}, rows * plane_, body);
+        visit(operands, span, {n * sample + task * group_ * plane_, rows, width, sample, 0}, rows * plane_, body);
       }
     } else {
       const int64_t most = target / lanes_ * lanes_;

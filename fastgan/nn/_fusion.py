@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import Parameter
 
-import fastgan.ops  # noqa: F401
+from fastgan import ops
 from fastgan.nn._layers import ACT, CONV, CONVS, NORM, NORM_DIMS, Activation, activation_of, kind_of, stock_activation
 from fastgan.nn._reasons import (
     vectors_of,
@@ -93,11 +93,11 @@ def conv_act(x: Tensor, conv: _ConvNd, act: Activation) -> Tensor:
         return stock_activation(conv(x), act)
     name, slope = activation_of(act)
     if _pulls_bias(conv, x):
-        return torch.ops.fastgan.bias_act(_without_bias(x, conv), conv.bias, name, slope)
+        return ops.bias_act.bias_act(_without_bias(x, conv), conv.bias, name, slope)
     y = conv(x)
     if why_not_input(y) or y.dim() < 2:
         return stock_activation(y, act)
-    return torch.ops.fastgan.bias_act(y, None, name, slope)
+    return ops.bias_act.bias_act(y, None, name, slope)
 
 
 def traced_norm_act(x: Tensor, norm: nn.Module, act: Activation, act_first: bool = False) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import fastgan.ops  # noqa: F401
+from fastgan import ops
 from fastgan.nn._checks import check_activation, check_batch_norm, check_convolution, check_input, check_vector
 
 Vectors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -34,7 +34,7 @@ def bias_act(
     check_input("bias_act", x)
     check_vector("bias_act", "bias", bias, x)
     check_activation("bias_act", activation, negative_slope)
-    return torch.ops.fastgan.bias_act(x, bias, activation, negative_slope)
+    return ops.bias_act.bias_act(x, bias, activation, negative_slope)
 
 
 @torch.no_grad()
@@ -93,8 +93,8 @@ def run_norm_act(
 ) -> Tensor:  # fmt: skip
     """``batch_norm_act`` without the checks, for callers that made them; ``attributes`` as in ``fastgan::norm_act``."""
     if not training:
-        return torch.ops.fastgan.norm_act_eval(x, weight, bias, running_mean, running_var, *attributes)
-    y, mean, var = torch.ops.fastgan.norm_act(x, weight, bias, *attributes)
+        return ops.norm_act.norm_act_eval(x, weight, bias, running_mean, running_var, *attributes)
+    y, mean, var = ops.norm_act.norm_act(x, weight, bias, *attributes)
     if running_mean is not None and running_var is not None and x.numel() > 0:
         count = x.numel() // x.shape[1]
         _update_running(running_mean, mean, momentum)
@@ -107,7 +107,7 @@ def _stem_after(
     momentum: float, eps: float, activation: str, negative_slope: float, act_first: bool,
 ) -> Tensor:  # fmt: skip
     if not norm:
-        return torch.ops.fastgan.bias_act(y, bias, activation, negative_slope)
+        return ops.bias_act.bias_act(y, bias, activation, negative_slope)
     check_batch_norm(op, y, *vectors, training, momentum, eps, prefix="norm_")
     return run_norm_act(y, *vectors, training, momentum, eps, activation, negative_slope, act_first)
 

@@ -13,6 +13,17 @@ from fastgan import backends
 _library = torch.library.Library("fastgan", "FRAGMENT")
 
 
+def _plain(x: torch.Tensor) -> bool:
+    """Return whether nothing but autograd looks at a call on x: no compiler, tracer, transform, mode or subclass."""
+    return (
+        not torch.compiler.is_compiling()
+        and (type(x) is torch.Tensor or type(x) is torch.nn.Parameter)
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._get_tracing_state() is None
+    )
+
+
 def define(
     stem: str,
     schema: str,
@@ -20,8 +31,12 @@ def define(
     x_index: int = 0,
     setup_context: Callable[..., None] | None = None,
     backward: Callable[..., Any] | None = None,
-) -> None:
+) -> Callable[..., Any]:
     """Register ``fastgan::<schema>``, run by the function of its name in the chosen backend's module for ``stem``.
+
+    Returns the op as a function. Called where nothing but autograd looks, it goes to the backend through a
+    ``torch.autograd.Function`` of the same formulas: torch's dispatcher and register_autograd would add 0.2 ms to each
+    step of a layer. Else it is ``torch.ops.fastgan.<name>``.
 
     Args:
         x_index: which argument decides the backend, by its device and dtype.
@@ -37,5 +52,27 @@ def define(
     _library.impl(name, run, "CPU")
     _library.impl(name, run, "CUDA")
     torch.library.register_fake(f"fastgan::{name}", fake, lib=_library)
-    if backward is not None:
-        torch.library.register_autograd(f"fastgan::{name}", backward, setup_context=setup_context, lib=_library)
+    op = getattr(torch.ops.fastgan, name)
+    if backward is None or setup_context is None:
+
+        def call(*args: Any) -> Any:
+            return run(*args) if not torch.is_grad_enabled() and _plain(args[x_index]) else op(*args)
+
+        return call
+
+    torch.library.register_autograd(f"fastgan::{name}", backward, setup_context=setup_context, lib=_library)
+
+    def forward(ctx: Any, *args: Any) -> Any:
+        output = run(*args)
+        setup_context(ctx, args, output)
+        return output
+
+    members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    function = type(f"fastgan_{name}", (torch.autograd.Function,), members)
+
+    def call_differentiable(*args: Any) -> Any:
+        if not _plain(args[x_index]):
+            return op(*args)
+        return function.apply(*args) if torch.is_grad_enabled() else run(*args)  # type: ignore[attr-defined]
+
+    return call_differentiable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fastgan.backends.layout import accumulate_dtype, empty, reduced_dims
@@ -33,7 +32,7 @@ def _backward(ctx: Any, dy: Tensor | None) -> tuple:
     if dy is None:
         return None, None, None, None
     s, bias = ctx.saved_tensors
-    dx = torch.ops.fastgan.bias_act_bwd(dy, s, bias, ctx.activation, ctx.negative_slope)
+    dx = bias_act_bwd(dy, s, bias, ctx.activation, ctx.negative_slope)
     return dx, _db(dx, bias) if ctx.needs_input_grad[1] else None, None, None
 
 
@@ -51,13 +50,13 @@ def _backward_backward(ctx: Any, ddx: Tensor | None) -> tuple:
     dy, s, bias = ctx.saved_tensors
     if dy is None:
         # None, not zeros, for the mask: zeros would cost the layers below a whole backward pass
-        ddy = torch.ops.fastgan.bias_act_bwd(ddx, s, bias, ctx.activation, ctx.negative_slope)
+        ddy = bias_act_bwd(ddx, s, bias, ctx.activation, ctx.negative_slope)
         return ddy, None, None, None, None
-    ddy, ds = torch.ops.fastgan.bias_act_bwd_bwd(ddx, dy, s, bias, ctx.activation, ctx.negative_slope)
+    ddy, ds = bias_act_bwd_bwd(ddx, dy, s, bias, ctx.activation, ctx.negative_slope)
     wants_bias = ctx.needs_input_grad[2] and ctx.activation in SAVES_INPUT
     return ddy, ds, _db(ds, bias) if wants_bias else None, None, None
 
 
-define("bias_act", _bias_act, lambda x, *_: empty(x), 0, _save_forward, _backward)
-define("bias_act", _bias_act_bwd, lambda dy, s, *_: empty(s), 1, _save_backward, _backward_backward)
-define("bias_act", _bias_act_bwd_bwd, lambda ddx, dy, s, *_: (empty(s), empty(s)), 2)
+bias_act = define("bias_act", _bias_act, lambda x, *_: empty(x), 0, _save_forward, _backward)
+bias_act_bwd = define("bias_act", _bias_act_bwd, lambda dy, s, *_: empty(s), 1, _save_backward, _backward_backward)
+bias_act_bwd_bwd = define("bias_act", _bias_act_bwd_bwd, lambda ddx, dy, s, *_: (empty(s), empty(s)), 2)

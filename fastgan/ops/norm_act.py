@@ -48,7 +48,7 @@ def _save_eval(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 def _first(ctx: Any, dy: Tensor) -> tuple:
     x, weight, bias, mean, var = ctx.saved_tensors
-    dx, dw, db = torch.ops.fastgan.norm_act_bwd(dy, x, weight, bias, mean, var, ctx.training, *ctx.attributes)
+    dx, dw, db = norm_act_bwd(dy, x, weight, bias, mean, var, ctx.training, *ctx.attributes)
     wanted = ctx.needs_input_grad
     return dx, _as_parameter(dw, weight, wanted[1]), _as_parameter(db, bias, wanted[2])
 
@@ -78,9 +78,13 @@ def _backward_backward(ctx: Any, ddx: Tensor | None, ddw: Tensor | None, ddb: Te
     # a loss on dw or db alone is rare: it takes the same pass with ddx = 0
     ddx = torch.zeros_like(x) if ddx is None else ddx
     arguments = (ddx, ddw, ddb, dy, x, weight, bias, mean, var, ctx.training, *ctx.attributes)
-    ddy, dx, dw, db = torch.ops.fastgan.norm_act_bwd_bwd(*arguments)
+    ddy, dx, dw, db = norm_act_bwd_bwd(*arguments)
     wanted = ctx.needs_input_grad
     return ddy, dx, _as_parameter(dw, weight, wanted[2]), _as_parameter(db, bias, wanted[3]), *nones
+
+
+def _fake(x: Tensor, *_: Any) -> tuple:
+    return empty(x), _vector(x), _vector(x)
 
 
 def _fake_backward(dy: Tensor, x: Tensor, *_: Any) -> tuple:
@@ -91,7 +95,9 @@ def _fake_backward_backward(ddx: Tensor, ddw: Any, ddb: Any, dy: Tensor, x: Tens
     return empty(x), empty(x), _vector(x), _vector(x)
 
 
-define("norm_act", _norm_act, lambda x, *_: (empty(x), _vector(x), _vector(x)), 0, _save_training, _backward_training)
-define("norm_act", _norm_act_eval, lambda x, *_: empty(x), 0, _save_eval, _backward_eval)
-define("norm_act", _norm_act_bwd, _fake_backward, 1, _save_backward, _backward_backward)
-define("norm_act", _norm_act_bwd_bwd, _fake_backward_backward, 4)
+norm_act = define(
+    "norm_act", _norm_act, lambda x, *_: (empty(x), _vector(x), _vector(x)), 0, _save_training, _backward_training
+)
+norm_act_eval = define("norm_act", _norm_act_eval, lambda x, *_: empty(x), 0, _save_eval, _backward_eval)
+norm_act_bwd = define("norm_act", _norm_act_bwd, _fake_backward, 1, _save_backward, _backward_backward)
+norm_act_bwd_bwd = define("norm_act", _norm_act_bwd_bwd, _fake_backward_backward, 4)

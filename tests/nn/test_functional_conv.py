@@ -68,7 +68,7 @@ def test_padding_same(backend):
         ({"momentum": 2}, ValueError, r"momentum must be in \[0, 1\], got 2"),
         ({"eps": 0}, ValueError, "eps must be > 0, got 0"),
         ({"activation": "gelu"}, ValueError, "activation must be one of"),
-        ({"negative_slope": -0.1}, ValueError, "negative_slope must be >= 0, got -0.1"),
+        ({"negative_slope": -0.1}, ValueError, "negative_slope must be >= 0 and finite, got -0.1"),
     ],
 )
 def test_rejects(change, error, message):

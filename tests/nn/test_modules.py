@@ -101,7 +101,7 @@ def test_batch_norm_act_takes_an_empty_batch(backend):
 def test_modules_refuse_unknown_activations(make):
     with pytest.raises(ValueError, match=r"activation must be one of identity, .*, got 'gelu'"):
         make(3, activation="gelu")
-    with pytest.raises(ValueError, match="negative_slope must be >= 0, got -1"):
+    with pytest.raises(ValueError, match="negative_slope must be >= 0 and finite, got -1"):
         make(3, negative_slope=-1)
 
 

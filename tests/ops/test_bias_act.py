@@ -110,8 +110,8 @@ REJECTED = {
         _call(activation="gelu"), ValueError,
         "activation must be one of identity, relu, leaky_relu, tanh, sigmoid, silu, got 'gelu'",
     ),
-    "negative_slope": (_call(negative_slope=-0.1), ValueError, "negative_slope must be >= 0, got -0.1"),
-    "nan_slope": (_call(negative_slope=float("nan")), ValueError, "negative_slope must be >= 0, got nan"),
+    "negative_slope": (_call(negative_slope=-0.1), ValueError, "negative_slope must be >= 0 and finite, got -0.1"),
+    "nan_slope": (_call(negative_slope=float("nan")), ValueError, "negative_slope must be >= 0 and finite, got nan"),
 }  # fmt: skip
 
 

@@ -144,7 +144,7 @@ REJECTED = {
         _call(activation="elu"), ValueError,
         "activation must be one of identity, relu, leaky_relu, tanh, sigmoid, silu, got 'elu'",
     ),
-    "negative_slope": (_call(negative_slope=-1.0), ValueError, "negative_slope must be >= 0, got -1.0"),
+    "negative_slope": (_call(negative_slope=-1.0), ValueError, "negative_slope must be >= 0 and finite, got -1.0"),
 }  # fmt: skip
 
 
