@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PY ?= $(VENV)/bin/python
-OUT ?= runs/dcgan
+OUT ?= runs/dcgan-$(shell date +%Y%m%d-%H%M%S)
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --constraint constraints.txt
 STAMP = $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.installed,build/.inplace)
 NATIVE = setup.py $(wildcard csrc/*.* csrc/*/*.*)
