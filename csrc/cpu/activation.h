@@ -5,7 +5,8 @@ inline T exponential(T x) {
   return std::exp(x);
 }
 
-// Range reduction by log 2 and a polynomial of degree 6, 1 ulp, inf and 0 outside the range; std::exp does not vectorise.
+// Range reduction by log 2 and a polynomial of degree 6, 1 ulp, inf and 0 outside the range; std::exp does not
+// vectorise.
 template <>
 inline float exponential(float x) {
   x = x < -110.0f ? -110.0f : x;
