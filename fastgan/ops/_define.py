@@ -35,7 +35,7 @@ def define(
     """Register ``fastgan::<schema>``, run by the function of its name in the chosen backend's module for ``stem``.
 
     Returns the op as a function. Called where nothing but autograd looks, it goes to the backend through a
-    ``torch.autograd.Function`` of the same formulas: torch's dispatcher and register_autograd would add 0.2 ms to each
+    ``torch.autograd.Function`` of the same formulas: torch's dispatcher and register_autograd would add 0.1 ms to each
     step of a layer. Else it is ``torch.ops.fastgan.<name>``.
 
     Args:
