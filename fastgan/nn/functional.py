@@ -93,7 +93,7 @@ def run_norm_act(
 ) -> Tensor:  # fmt: skip
     """``batch_norm_act`` without the checks, for callers that made them; ``attributes`` as in ``fastgan::norm_act``."""
     if not training:
-        return ops.norm_act.norm_act_eval(x, weight, bias, running_mean, running_var, *attributes)
+        return ops.norm_act.norm_act_eval(x, weight, bias, running_mean, running_var, False, *attributes)
     y, mean, var = ops.norm_act.norm_act(x, weight, bias, *attributes)
     if running_mean is not None and running_var is not None and x.numel() > 0:
         count = x.numel() // x.shape[1]

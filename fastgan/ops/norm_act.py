@@ -13,7 +13,7 @@ from fastgan.ops._define import define
 _attributes = "float eps, str activation, float negative_slope, bool act_first"
 _norm_act = f"norm_act(Tensor x, Tensor? weight, Tensor? bias, {_attributes}) -> (Tensor, Tensor, Tensor)"
 _norm_act_eval = (
-    f"norm_act_eval(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, {_attributes}) -> Tensor"
+    f"norm_act_eval(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, bool training, {_attributes}) -> Tensor"
 )
 _saved = f"Tensor dy, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, bool training, {_attributes}"
 _norm_act_bwd = f"norm_act_bwd({_saved}) -> (Tensor, Tensor, Tensor)"
@@ -40,8 +40,7 @@ def _save_training(ctx: Any, inputs: tuple, output: tuple) -> None:
 
 
 def _save_eval(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    x, weight, bias, mean, var, *ctx.attributes = inputs
-    ctx.training = False
+    x, weight, bias, mean, var, ctx.training, *ctx.attributes = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, weight, bias, mean, var)
 
@@ -60,7 +59,7 @@ def _backward_training(ctx: Any, dy: Tensor | None, *_: None) -> tuple:
 
 def _backward_eval(ctx: Any, dy: Tensor | None) -> tuple:
     first = (None, None, None) if dy is None else _first(ctx, dy)
-    return *first, None, None, None, None, None, None
+    return *first, None, None, None, None, None, None, None
 
 
 def _save_backward(ctx: Any, inputs: tuple, output: tuple) -> None:

@@ -58,7 +58,7 @@ def test_opcheck(backend, device, case, shape):
     mean, var = mean.detach(), mean.detach().square() + 0.5
     attributes = (EPS, "silu", SLOPE, False)
     bodies.check_op(thorough, ops.norm_act, (x, w, b, *attributes))
-    bodies.check_op(thorough, ops.norm_act_eval, (x, w, None, mean, var, *attributes))
+    bodies.check_op(thorough, ops.norm_act_eval, (x, w, None, mean, var, False, *attributes))
     bodies.check_op(thorough, ops.norm_act_bwd, (dy, x, w, b, mean, var, True, *attributes))
     bodies.check_op(thorough, ops.norm_act_bwd, (dy, x, None, b, mean, var, False, *attributes))
     constants = [v.detach() for v in (ddx, ddw, ddb, dy, x, w, b)]

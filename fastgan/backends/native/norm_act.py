@@ -15,6 +15,13 @@ def _vectors(x: Tensor, *rows: int) -> Tensor:
     return torch.empty(*rows, x.shape[1], dtype=accumulate_dtype(x.dtype))
 
 
+def norm_act_stats(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance of x, (C,) each."""
+    x, mean, var = dense(x), _vectors(x), _vectors(x)
+    _C.norm_act_stats_cpu(x, mean, var)
+    return mean, var
+
+
 def norm_act(
     x: Tensor, weight: Tensor | None, bias: Tensor | None,
     eps: float, activation: str, negative_slope: float, act_first: bool,
@@ -27,9 +34,9 @@ def norm_act(
 
 def norm_act_eval(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor,
-    eps: float, activation: str, negative_slope: float, act_first: bool,
+    training: bool, eps: float, activation: str, negative_slope: float, act_first: bool,
 ) -> Tensor:  # fmt: skip
-    """Return y normalised by the given mean and var."""
+    """Return y normalised by the given mean and var; only the derivative asks for training."""
     x, y, code = dense(x), empty(x), ACTIVATIONS.index(activation)
     _C.norm_act_eval_cpu(x, weight, bias, mean, var, y, eps, code, negative_slope, act_first)
     return y

@@ -105,9 +105,9 @@ def _sums(*terms: Tensor) -> Tensor:
 
 def norm_act_eval(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor,
-    eps: float, activation: str, negative_slope: float, act_first: bool,
+    training: bool, eps: float, activation: str, negative_slope: float, act_first: bool,
 ) -> Tensor:  # fmt: skip
-    """Return y normalised by the given mean and var; x (N, C, ...), all others (C,)."""
+    """Return y normalised by mean and var; x (N, C, ...), all others (C,); only the derivative asks for training."""
     dtype = accumulate_dtype(x.dtype)
     u = act(x.to(dtype), activation, negative_slope) if act_first else x.to(dtype)
     xh, _ = _normalise(u, mean.to(dtype), var.to(dtype), eps)
@@ -124,11 +124,19 @@ def norm_act(
     u = x.to(accumulate_dtype(x.dtype))
     if act_first:
         u = act(u, activation, negative_slope)
+    mean, var = norm_act_stats(u)
     if x.numel() == 0:
-        mean = var = u.new_zeros(x.shape[1])
-        return dense(x.clone(), like=x), mean, var.clone()
+        return dense(x.clone(), like=x), mean, var
+    return norm_act_eval(x, weight, bias, mean, var, True, eps, activation, negative_slope, act_first), mean, var
+
+
+def norm_act_stats(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance of x over all dimensions but the channel's, (C,) in the accumulation type."""
+    u = x.to(accumulate_dtype(x.dtype))
+    if x.numel() == 0:
+        return u.new_zeros(x.shape[1]), u.new_zeros(x.shape[1])
     var, mean = torch.var_mean(u, dim=reduced_dims(x), correction=0)
-    return norm_act_eval(x, weight, bias, mean, var, eps, activation, negative_slope, act_first), mean, var
+    return mean, var
 
 
 def norm_act_bwd(

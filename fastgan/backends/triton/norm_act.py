@@ -100,15 +100,22 @@ class Problem:
 
 def norm_act_eval(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor,
-    eps: float, activation: str, negative_slope: float, act_first: bool,
+    training: bool, eps: float, activation: str, negative_slope: float, act_first: bool,
 ) -> Tensor:  # fmt: skip
-    """Return y normalised by the given mean and var."""
+    """Return y normalised by the given mean and var; only the derivative asks for training."""
     x, y = dense(x), empty(x)
     if x.numel() > 0:
         problem = Problem(x, weight, bias, eps, activation, negative_slope, act_first)
         tensors = (x, *problem.affine, mean, var, y)
         problem.pointwise(kernels._norm_act_fwd_kernel, *tensors, **problem.normalise, **problem.act_first)
     return y
+
+
+def norm_act_stats(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance of x, (C,) each."""
+    x = dense(x)
+    problem = Problem(x, None, None, 0.0, "identity", 0.0, False)
+    return problem.statistics() if x.numel() > 0 else (problem.vectors().zero_(), problem.vectors().zero_())
 
 
 def norm_act(
@@ -121,7 +128,7 @@ def norm_act(
     if x.numel() == 0:
         return empty(x), problem.vectors().zero_(), problem.vectors().zero_()
     mean, var = problem.statistics()
-    return norm_act_eval(x, weight, bias, mean, var, eps, activation, negative_slope, act_first), mean, var
+    return norm_act_eval(x, weight, bias, mean, var, True, eps, activation, negative_slope, act_first), mean, var
 
 
 def norm_act_bwd(

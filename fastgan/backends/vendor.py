@@ -1,0 +1,81 @@
+"""``conv_norm_act`` by the vendor's convolution (cuDNN, oneDNN) with a backend's fused pointwise kernels around it.
+
+It serves every size, and is the choice wherever nothing faster was measured.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastgan.backends.geometry import Attributes, input_gradient, weight_shape
+from fastgan.backends.layout import CHANNELS_LAST, accumulate_dtype, dense, is_channels_last
+
+Vector = Tensor | None
+
+
+class Pointwise(NamedTuple):
+    """The stems of the backend that calls."""
+
+    bias_act: ModuleType
+    norm_act: ModuleType
+
+
+def _load(stems: Pointwise, x: Tensor, norm: tuple[Vector, ...], a: Attributes) -> Tensor:
+    if norm[2] is None:
+        return x
+    return stems.norm_act.norm_act_eval(x, *norm, a.training, a.eps, a.norm_activation, a.norm_slope, False)
+
+
+def _masked(stems: Pointwise, dy: Tensor, y: Vector, a: Attributes) -> Tensor:
+    return dy if y is None else stems.bias_act.bias_act_bwd(dy, y, None, a.activation, a.negative_slope)
+
+
+def _sizes(a: Attributes) -> tuple:
+    return a.stride, a.padding, a.dilation, a.transposed, a.output_padding, a.groups
+
+
+def conv_norm_act(
+    stems: Pointwise, x: Tensor, weight: Tensor, bias: Vector, norm: tuple[Vector, ...], a: Attributes
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As in backends/reference/conv_norm_act.py; norm is (norm_weight, norm_bias, mean, var)."""
+    u = _load(stems, x, norm, a)
+    plain = a.activation == "identity"
+    y = torch.convolution(u, weight, bias.to(u.dtype) if plain and bias is not None else None, *_sizes(a))
+    if not plain:
+        y = stems.bias_act.bias_act(y, bias, a.activation, a.negative_slope)
+    last = a.channels_last and y.dim() in CHANNELS_LAST
+    y = y.contiguous(memory_format=CHANNELS_LAST[y.dim()] if last else torch.contiguous_format)
+    if a.stats:
+        return y, *stems.norm_act.norm_act_stats(y)
+    dtype = accumulate_dtype(x.dtype)
+    return y, y.new_empty(0, dtype=dtype), y.new_empty(0, dtype=dtype)
+
+
+def conv_norm_act_dx(
+    stems: Pointwise, dy: Tensor, y: Vector, weight: Tensor, x: Tensor, norm: tuple[Vector, ...], a: Attributes
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As in backends/reference/conv_norm_act.py."""
+    g = _masked(stems, dy, y, a)
+    du = torch.convolution(g, weight, None, *_sizes(input_gradient(x, weight.shape[2:], dy, a, is_channels_last(x))))
+    if norm[2] is None:
+        dtype = accumulate_dtype(x.dtype)
+        return dense(du, like=x), x.new_empty(0, dtype=dtype), x.new_empty(0, dtype=dtype)
+    attributes = (a.training, a.eps, a.norm_activation, a.norm_slope, False)
+    return stems.norm_act.norm_act_bwd(du, x, *norm, *attributes)
+
+
+def conv_norm_act_dw(
+    stems: Pointwise, x: Tensor, norm: tuple[Vector, ...], dy: Tensor, y: Vector, kernel_size: list[int], a: Attributes
+) -> Tensor:
+    """As in backends/reference/conv_norm_act.py."""
+    u, g = _load(stems, x, norm, a), _masked(stems, dy, y, a)
+    shape = weight_shape(x, dy, kernel_size, a)
+    if x.numel() == 0 or dy.numel() == 0:
+        return x.new_zeros(shape)
+    w = u.new_empty(1).expand(shape)
+    dw = torch.ops.aten.convolution_backward(g, u, w, None, *_sizes(a), [False, True, False])[1]
+    return dw.contiguous()

@@ -1,0 +1,151 @@
+"""Schema, shape functions and autograd of ``conv_norm_act``; the maths is in backends/reference/conv_norm_act.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastgan.backends.geometry import Attributes, input_gradient, output_channels, output_size, weight_shape
+from fastgan.backends.layout import CHANNELS_LAST, accumulate_dtype, empty, is_channels_last, reduced_dims
+from fastgan.ops._define import define
+from fastgan.ops.bias_act import bias_act_bwd
+from fastgan.ops.norm_act import norm_act_bwd
+
+_attributes = (
+    "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt[] output_padding, bool transposed, SymInt groups,"
+    " bool training, float eps, str norm_activation, float norm_slope,"
+    " str activation, float negative_slope, bool stats, bool channels_last"
+)
+_norm = "Tensor? norm_weight, Tensor? norm_bias, Tensor? mean, Tensor? var"
+_conv_norm_act = (
+    f"conv_norm_act(Tensor x, Tensor weight, Tensor? bias, {_norm}, {_attributes}) -> (Tensor, Tensor, Tensor)"
+)
+_conv_norm_act_dx = (
+    f"conv_norm_act_dx(Tensor dy, Tensor? y, Tensor weight, Tensor x, {_norm}, {_attributes})"
+    " -> (Tensor, Tensor, Tensor)"
+)
+_conv_norm_act_dw = (
+    f"conv_norm_act_dw(Tensor x, {_norm}, Tensor dy, Tensor? y, SymInt[] kernel_size, {_attributes}) -> Tensor"
+)
+_ATTRIBUTES = (None,) * len(Attributes._fields)
+
+
+def _edges(tensors: tuple) -> list[int]:
+    """Return for each argument its place in ``next_functions``, which counts tensors only."""
+    edges, count = [], 0
+    for t in tensors:
+        edges.append(count)
+        count += isinstance(t, Tensor)
+    return edges
+
+
+def _wanted(ctx: Any, argument: int) -> bool:
+    """Return whether the gradient of an argument will be used: needs_input_grad is True for weights even inside
+    ``torch.autograd.grad(out, x)``."""
+    if not ctx.needs_input_grad[argument]:
+        return False
+    if torch.compiler.is_compiling():
+        # what nobody uses is removed from the graph
+        return True
+    try:
+        return torch._C._will_engine_execute_node(ctx.next_functions[ctx.edges[argument]][0])
+    except RuntimeError:
+        # a leaf that autograd.grad captures
+        return True
+
+
+def _as(gradient: Tensor, parameter: Tensor | None, wanted: bool) -> Tensor | None:
+    return gradient.to(parameter.dtype) if wanted and parameter is not None else None
+
+
+def _save_forward(ctx: Any, inputs: tuple, output: tuple) -> None:
+    tensors, ctx.attributes = inputs[:7], Attributes(*inputs[7:])
+    x, weight, bias, *norm = tensors
+    ctx.edges = _edges(tensors)
+    ctx.bias_dtype = None if bias is None else bias.dtype
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+    y = output[0] if ctx.attributes.activation != "identity" else None
+    ctx.save_for_backward(x, weight, *norm, y)
+
+
+def _input_gradients(dy: Tensor, y: Tensor | None, weight: Tensor, x: Tensor, norm: list, a: Attributes) -> tuple:
+    """Return (dx, dnorm_weight, dnorm_bias): by one op, by differentiable ones where a graph is being made."""
+    if not torch.is_grad_enabled():
+        return conv_norm_act_dx(dy, y, weight, x, *norm, *a)
+    reverse = input_gradient(x, weight.shape[2:], dy, a, is_channels_last(x))
+    du, _, _ = conv_norm_act(dy, weight, None, None, None, None, None, *reverse)
+    if norm[2] is None:
+        return du, None, None
+    return norm_act_bwd(du, x, *norm, a.training, a.eps, a.norm_activation, a.norm_slope, False)
+
+
+def _backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple:
+    nothing = (None,) * 7
+    if dy is None:
+        return *nothing, *_ATTRIBUTES
+    x, weight, *norm, y = ctx.saved_tensors
+    a = ctx.attributes
+    wants_x, wants_weight, wants_bias, wants_nw, wants_nb = (_wanted(ctx, i) for i in range(5))
+    if y is not None and (torch.is_grad_enabled() or wants_bias):
+        dy, y = bias_act_bwd(dy, y, None, a.activation, a.negative_slope), None
+    dx = dw = db = dnw = dnb = None
+    if wants_x or wants_nw or wants_nb:
+        dx, dnw, dnb = _input_gradients(dy, y, weight, x, norm, a)
+    if wants_weight:
+        dw = conv_norm_act_dw(x, *norm, dy, y, list(weight.shape[2:]), *a)
+    if wants_bias:
+        db = dy.sum(reduced_dims(dy), dtype=accumulate_dtype(dy.dtype)).to(ctx.bias_dtype)
+    norm_gradients = (_as(dnw, norm[0], wants_nw), _as(dnb, norm[1], wants_nb))
+    return dx if wants_x else None, dw, db, *norm_gradients, None, None, *_ATTRIBUTES
+
+
+def _save_dw(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    tensors, ctx.attributes = inputs[:7], Attributes(*inputs[8:])
+    x, *norm, dy, y = tensors
+    assert y is None, "a mask is for calls without a graph"
+    ctx.edges = _edges(tensors)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, *norm, dy)
+
+
+def _backward_dw(ctx: Any, v: Tensor | None) -> tuple:
+    if v is None:
+        return *(None,) * 8, *_ATTRIBUTES
+    x, *norm, dy = ctx.saved_tensors
+    a = ctx.attributes._replace(activation="identity", stats=False)
+    wants_x, wants_nw, wants_nb, _, _, wants_dy = (_wanted(ctx, i) for i in range(6))
+    dx = dnw = dnb = ddy = None
+    if wants_x or wants_nw or wants_nb:
+        dx, dnw, dnb = _input_gradients(dy, None, v, x, norm, a)
+    if wants_dy:
+        forward = a._replace(channels_last=is_channels_last(dy))
+        ddy, _, _ = conv_norm_act(x, v, None, *norm, *forward)
+    norm_gradients = (_as(dnw, norm[0], wants_nw), _as(dnb, norm[1], wants_nb))
+    return dx if wants_x else None, *norm_gradients, None, None, ddy, None, None, *_ATTRIBUTES
+
+
+def _fake(x: Tensor, weight: Tensor, *rest: Any) -> tuple:
+    a = Attributes(*rest[5:])
+    channels = output_channels(weight.shape, a)
+    shape = (x.shape[0], channels, *output_size(x.shape[2:], weight.shape[2:], a))
+    last = CHANNELS_LAST.get(x.dim(), torch.contiguous_format) if a.channels_last else torch.contiguous_format
+    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=last)
+    vector = torch.empty(channels if a.stats else 0, dtype=accumulate_dtype(x.dtype), device=x.device)
+    return y, vector, torch.empty_like(vector)
+
+
+def _fake_dx(dy: Tensor, y: Any, weight: Tensor, x: Tensor, nw: Any, nb: Any, mean: Tensor | None, *_: Any) -> tuple:
+    vector = torch.empty(0 if mean is None else x.shape[1], dtype=accumulate_dtype(x.dtype), device=x.device)
+    return empty(x), vector, torch.empty_like(vector)
+
+
+def _fake_dw(x: Tensor, nw: Any, nb: Any, mean: Any, var: Any, dy: Tensor, y: Any, kernel: Any, *rest: Any) -> Tensor:
+    return x.new_empty(weight_shape(x, dy, kernel, Attributes(*rest)))
+
+
+conv_norm_act = define("conv_norm_act", _conv_norm_act, _fake, 0, _save_forward, _backward)
+conv_norm_act_dx = define("conv_norm_act", _conv_norm_act_dx, _fake_dx, 3)
+conv_norm_act_dw = define("conv_norm_act", _conv_norm_act_dw, _fake_dw, 0, _save_dw, _backward_dw)
