@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "cpu/gemm.h"
 #include "cpu/span.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -14,7 +15,10 @@
 #endif
 
 #define FASTGAN_ISA avx2
+#define FASTGAN_VECTOR_BYTES 32
 #include "cpu/loops.h"
+
+#include "cpu/gemm_loops.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

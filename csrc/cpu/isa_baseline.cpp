@@ -2,10 +2,14 @@
 #include <cmath>
 #include <cstdint>
 
+#include "cpu/gemm.h"
 #include "cpu/span.h"
 
 #define FASTGAN_ISA baseline
+#define FASTGAN_VECTOR_BYTES 16
 #include "cpu/loops.h"
+
+#include "cpu/gemm_loops.h"
 
 namespace fastgan {
 
@@ -23,6 +27,10 @@ template <>
 Conversions<float> conversions<float>() {
   return has_avx2() ? avx2::conversions<float>() : baseline::conversions<float>();
 }
+template <typename T>
+Gemm<T> gemm() {
+  return has_avx2() ? avx2::gemm<T>() : baseline::gemm<T>();
+}
 #else
 const char* instruction_set() { return "baseline"; }
 template <>
@@ -33,7 +41,13 @@ template <>
 Conversions<float> conversions<float>() {
   return baseline::conversions<float>();
 }
+template <typename T>
+Gemm<T> gemm() {
+  return baseline::gemm<T>();
+}
 #endif
+template Gemm<float> gemm<float>();
+template Gemm<double> gemm<double>();
 
 // float64 is for tests: it is not worth the compile time of another instruction set
 template <>

@@ -146,6 +146,23 @@ void norm_act_fwd_cpu(const Tensor& x, const Vector& weight, const Vector& bias,
   });
 }
 
+void norm_act_stats_cpu(const Tensor& x, Tensor mean, Tensor var) {
+  with_accumulation_type(x, [&](auto zero) {
+    using T = decltype(zero);
+    const NormAct<T> op(x, std::nullopt, std::nullopt, {1.0, Activation::identity, 0.0, false});
+    const int64_t channels = op.chunks.channels();
+    const bool rows = op.chunks.order() == Order::rows;
+    std::vector<Moments> all(channels), partial(size_t(rows ? op.chunks.tasks() * channels : 0));
+    op.chunks.parallel([&](int64_t task) {
+      op.moments(task, data(x), rows ? partial.data() + task * channels : all.data() + op.chunks.first_channel(task));
+    });
+    for (size_t i = 0; i < partial.size(); ++i) {
+      all[i % channels].merge(partial[i].count, partial[i].mean, partial[i].squares);
+    }
+    for (int64_t c = 0; c < channels; ++c) write(all[c], mean.mutable_data_ptr<T>() + c, var.mutable_data_ptr<T>() + c);
+  });
+}
+
 void norm_act_eval_cpu(const Tensor& x, const Vector& weight, const Vector& bias, const Tensor& mean, const Tensor& var,
                        Tensor y, double eps, int64_t activation, double negative_slope, bool act_first) {
   with_accumulation_type(x, [&](auto zero) {

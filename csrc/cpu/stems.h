@@ -3,7 +3,9 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <optional>
+#include <tuple>
 
 namespace fastgan {
 
@@ -37,5 +39,24 @@ void norm_act_bwd_bwd_cpu(const Tensor& ddx, const Tensor& dy, const Tensor& x, 
                           const Vector& bias, const Tensor& mean, const Tensor& var, const Tensor& t,
                           const Tensor& first, const Tensor& second, Tensor ddy, Tensor dx, double eps,
                           int64_t activation, double negative_slope, bool act_first);
+
+// mean and var of x, nothing else.
+void norm_act_stats_cpu(const Tensor& x, Tensor mean, Tensor var);
+
+// Stride, padding and dilation of both dimensions; transposed.
+using ConvSizes = std::tuple<std::array<int64_t, 2>, std::array<int64_t, 2>, std::array<int64_t, 2>, bool>;
+// What x passes through while it is loaded: weight, bias, mean, var, eps, activation, slope; nothing without mean.
+using Norm = std::tuple<Vector, Vector, Vector, Vector, double, int64_t, double>;
+// What a gradient is masked by while it is loaded: a result y of the activation, the activation, its slope.
+using Mask = std::tuple<Vector, int64_t, double>;
+
+// Tensors are (N, C, H, W) of any strides and one dtype, weight (C_small, C_big, kH, kW); y is written as it lies, mean_y
+// and var_y get its statistics unless they are empty.
+void conv_norm_act_fwd_cpu(const Tensor& x, const Norm& norm, const Mask& mask, const Tensor& weight,
+                           const Vector& bias, Tensor y, Tensor mean_y, Tensor var_y, const ConvSizes& sizes,
+                           int64_t activation, double negative_slope);
+// dw is dense.
+void conv_norm_act_dw_cpu(const Tensor& x, const Norm& norm, const Tensor& dy, const Mask& mask, Tensor dw,
+                          const ConvSizes& sizes);
 
 }  // namespace fastgan

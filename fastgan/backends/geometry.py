@@ -58,3 +58,8 @@ def input_gradient(x: Tensor, kernel_size: Sequence[int], dy: Tensor, a: Attribu
         return reverse
     least = output_size(dy.shape[2:], kernel_size, reverse)
     return reverse._replace(output_padding=[n - m for n, m in zip(x.shape[2:], least, strict=True)])
+
+
+def crop(du: Tensor, x: Tensor) -> Tensor:
+    """Return du in x's shape: an output padding of a stride or more, which dilation allows, makes it larger."""
+    return du if du.shape == x.shape else du[tuple(slice(n) for n in x.shape)]

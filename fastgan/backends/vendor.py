@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastgan.backends.geometry import Attributes, input_gradient, weight_shape
+from fastgan.backends.geometry import Attributes, crop, input_gradient, weight_shape
 from fastgan.backends.layout import CHANNELS_LAST, accumulate_dtype, dense, is_channels_last
 
 Vector = Tensor | None
@@ -60,7 +60,8 @@ def conv_norm_act_dx(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As in backends/reference/conv_norm_act.py."""
     g = _masked(stems, dy, y, a)
-    du = torch.convolution(g, weight, None, *_sizes(input_gradient(x, weight.shape[2:], dy, a, is_channels_last(x))))
+    reverse = input_gradient(x, weight.shape[2:], dy, a, is_channels_last(x))
+    du = crop(torch.convolution(g, weight, None, *_sizes(reverse)), x)
     if norm[2] is None:
         dtype = accumulate_dtype(x.dtype)
         return dense(du, like=x), x.new_empty(0, dtype=dtype), x.new_empty(0, dtype=dtype)

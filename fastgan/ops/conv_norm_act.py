@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastgan.backends.geometry import Attributes, input_gradient, output_channels, output_size, weight_shape
+from fastgan.backends.geometry import Attributes, crop, input_gradient, output_channels, output_size, weight_shape
 from fastgan.backends.layout import CHANNELS_LAST, accumulate_dtype, empty, is_channels_last, reduced_dims
 from fastgan.ops._define import define
 from fastgan.ops.bias_act import bias_act_bwd
@@ -77,6 +77,7 @@ def _input_gradients(dy: Tensor, y: Tensor | None, weight: Tensor, x: Tensor, no
         return conv_norm_act_dx(dy, y, weight, x, *norm, *a)
     reverse = input_gradient(x, weight.shape[2:], dy, a, is_channels_last(x))
     du, _, _ = conv_norm_act(dy, weight, None, None, None, None, None, *reverse)
+    du = crop(du, x)
     if norm[2] is None:
         return du, None, None
     return norm_act_bwd(du, x, *norm, a.training, a.eps, a.norm_activation, a.norm_slope, False)

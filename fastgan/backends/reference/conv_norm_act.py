@@ -27,7 +27,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan.backends.geometry import Attributes, input_gradient, weight_shape
+from fastgan.backends.geometry import Attributes, crop, input_gradient, weight_shape
 from fastgan.backends.layout import CHANNELS_LAST, accumulate_dtype, dense, is_channels_last, reduced_dims
 from fastgan.backends.reference.activation import act
 from fastgan.backends.reference.bias_act import bias_act_bwd
@@ -80,7 +80,8 @@ def conv_norm_act_dx(
     g = dy.to(accumulate_dtype(x.dtype))
     if y is not None:
         g = bias_act_bwd(g, y.to(g.dtype), None, a.activation, a.negative_slope)
-    du = _convolution(g, weight, input_gradient(x, weight.shape[2:], dy, a, is_channels_last(x)))
+    reverse = input_gradient(x, weight.shape[2:], dy, a, is_channels_last(x))
+    du = crop(_convolution(g, weight, reverse), x)
     if mean is None or var is None:
         return dense(du.to(x.dtype), like=x), g.new_empty(0), g.new_empty(0)
     attributes_in = (a.training, a.eps, a.norm_activation, a.norm_slope, False)

@@ -1,0 +1,145 @@
+// What a convolution loads: pixels of a tensor in any layout, converted to the accumulation type, normalised and
+// activated or masked on the way, with zeros around them.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cmath>
+#include <vector>
+
+#include "cpu/gemm.h"
+#include "cpu/vectors.h"
+
+namespace fastgan {
+
+inline Storage storage_of(const at::Tensor& x) {
+  return x.scalar_type() == at::kBFloat16 ? Storage::bfloat16
+         : x.scalar_type() == at::kHalf   ? Storage::float16
+                                          : Storage::exact;
+}
+
+// Memory of this thread for one purpose; it stays allocated, since fresh pages cost more than the arithmetic.
+template <typename T, int Purpose>
+T* scratch(int64_t elements) {
+  static thread_local std::vector<T> memory;
+  if (int64_t(memory.size()) < elements) memory.resize(size_t(elements));
+  return memory.data();
+}
+
+// A tensor (N, C, H, W) by its strides.
+struct Image {
+  char* data;
+  Storage storage;
+  int64_t item, samples, channels, height, width, strides[4];
+
+  explicit Image(const at::Tensor& x)
+      : data(static_cast<char*>(const_cast<void*>(x.const_data_ptr()))), storage(storage_of(x)),
+        item(x.element_size()), samples(x.size(0)), channels(x.size(1)), height(x.size(2)), width(x.size(3)),
+        strides{x.stride(0), x.stride(1), x.stride(2), x.stride(3)} {}
+
+  char* at(int64_t n, int64_t h, int64_t w) const {
+    return data + (n * strides[0] + h * strides[2] + w * strides[3]) * item;
+  }
+  // `count` pixels of a row, every `step`th.
+  Pixels pixels(int64_t count, int64_t step = 1) const { return {count, channels, strides[3] * step, strides[1]}; }
+};
+
+// A loop of loops.h over dense [pixels][channels], with per-channel vectors repeated so that rows are not too short.
+template <typename T>
+class PixelLoop {
+ public:
+  PixelLoop() = default;
+  PixelLoop(Pass pass, Activation activation, double slope, int64_t channels)
+      : loop_(loop<T>({pass, activation, Storage::exact, true, false})), channels_(channels),
+        lanes_(std::max<int64_t>(1, 256 / channels) * channels) {
+    span_.negative_slope = T(slope);
+    mean_.assign(lanes_, T(0));
+    scale_.assign(lanes_, T(1));
+    shift_.assign(lanes_, T(0));
+  }
+  void set(const std::vector<T>& mean, const std::vector<T>& scale, const std::vector<T>& shift) {
+    for (int64_t i = 0; i < lanes_; ++i) {
+      mean_[i] = mean[i % channels_];
+      scale_[i] = scale[i % channels_];
+      shift_[i] = shift[i % channels_];
+    }
+  }
+  explicit operator bool() const { return loop_ != nullptr; }
+
+  // x and dy are dense; out may be one of them.
+  void operator()(int64_t elements, const T* x, const T* dy, T* out) const {
+    Span<T> s = span_;
+    s.mean = mean_.data(), s.scale = scale_.data(), s.shift = shift_.data();
+    s.x = x, s.dy = dy, s.out[0] = out;
+    s.rows = elements / lanes_, s.width = s.stride = lanes_;
+    if (s.rows > 0) loop_(s);
+    const int64_t done = s.rows * lanes_;
+    s.rows = 1, s.width = elements - done;
+    s.x = x + done, s.dy = dy == nullptr ? nullptr : dy + done, s.out[0] = out + done;
+    if (s.width > 0) loop_(s);
+  }
+
+ private:
+  Loop<T> loop_ = nullptr;
+  int64_t channels_ = 1, lanes_ = 1;
+  Span<T> span_{};
+  std::vector<T> mean_, scale_, shift_;
+};
+
+template <typename T>
+class Source {
+ public:
+  explicit Source(const at::Tensor& x) : image(x) {}
+
+  // act(norm(x)) by the given statistics.
+  void normalise(const std::optional<at::Tensor>& weight, const std::optional<at::Tensor>& bias,
+                 const at::Tensor& mean, const at::Tensor& var, double eps, Activation activation, double slope) {
+    auto scale = to_vector<T>(weight, image.channels, T(1));
+    const auto var_ = to_vector<T>(var);
+    for (size_t c = 0; c < scale.size(); ++c) scale[c] *= T(1 / std::sqrt(double(var_[c]) + eps));
+    loop_ = PixelLoop<T>(Pass::forward, activation, slope, image.channels);
+    loop_.set(to_vector<T>(mean), scale, to_vector<T>(bias, image.channels, T(0)));
+  }
+
+  // x a'(y), y the activation's result.
+  void mask(const at::Tensor& y, Activation activation, double slope) {
+    mask_.emplace_back(y);
+    loop_ = PixelLoop<T>(Pass::saved_bwd, activation, slope, image.channels);
+  }
+
+  // Rows h0, h0 + step, ... of samples [n0, n1), columns [w0, w0 + width), dense, with zeros outside the tensor.
+  void load(const Gemm<T>& gemm, int64_t n0, int64_t n1, int64_t h0, int64_t rows, int64_t step, int64_t w0,
+            int64_t width, T* to) const {
+    const int64_t c = image.channels, left = std::clamp<int64_t>(-w0, 0, width);
+    const int64_t inside = std::max<int64_t>(0, std::min(width, image.width - w0) - left);
+    for (int64_t n = n0; n < n1; ++n) {
+      for (int64_t r = 0; r < rows; ++r, to += width * c) {
+        const int64_t h = h0 + r * step;
+        if (h < 0 || h >= image.height || inside == 0) {
+          std::fill_n(to, width * c, T(0));
+          continue;
+        }
+        std::fill_n(to, left * c, T(0));
+        row(gemm, n, h, w0 + left, inside, to + left * c);
+        std::fill_n(to + (left + inside) * c, (width - left - inside) * c, T(0));
+      }
+    }
+  }
+
+  Image image;
+
+ private:
+  void row(const Gemm<T>& gemm, int64_t n, int64_t h, int64_t w, int64_t width, T* to) const {
+    gemm.load(image.storage, image.at(n, h, w), image.pixels(width), to);
+    if (!loop_) return;
+    const int64_t elements = width * image.channels;
+    if (mask_.empty()) return loop_(elements, to, nullptr, to);
+    T* y = scratch<T, 3>(elements);
+    gemm.load(mask_[0].storage, mask_[0].at(n, h, w), mask_[0].pixels(width), y);
+    loop_(elements, y, to, to);
+  }
+
+  PixelLoop<T> loop_;
+  std::vector<Image> mask_;
+};
+
+}  // namespace fastgan

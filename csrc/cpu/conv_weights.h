@@ -1,0 +1,107 @@
+// The weight of a convolution in the order in which the tiles of the product read it.
+#pragma once
+#include <ATen/Parallel.h>
+
+#include "cpu/conv_axis.h"
+#include "cpu/conv_source.h"
+
+namespace fastgan {
+
+// A stretch of the sum over taps and channels that is contiguous in the loaded rows.
+struct Stretch {
+  int64_t offset, begin, length;  // in the loaded rows, and in the sum
+};
+
+// The sum of one phase: [panel][depth][columns of a tile] from `base`.
+struct PhaseWeights {
+  int64_t base, depth;
+  std::vector<Stretch> stretches;
+};
+
+template <typename T>
+class PackedWeights {
+ public:
+  // weight (C_small, C_big, kH, kW), dense; the input has the big channels in a gather, the small ones in a scatter.
+  // `width` is that of the loaded rows in pixels.
+  PackedWeights(const at::Tensor& weight, const Axis& h, const Axis& w, bool scatter, int64_t width, int64_t columns)
+      : columns_(columns), in_(weight.size(scatter ? 0 : 1)), out_(weight.size(scatter ? 1 : 0)),
+        panels_((out_ + columns - 1) / columns) {
+    int64_t size = 0;
+    for (const Phase& ph : h.phases) {
+      for (const Phase& pw : w.phases) {
+        phases.push_back({size, int64_t(ph.taps.size() * pw.taps.size()) * in_, stretches(ph, pw, width)});
+        size += phases.back().depth * panels_ * columns_;
+      }
+    }
+    memory_.resize(size_t(size));
+    fill(weight, h, w, scatter);
+  }
+
+  const T* panel(const PhaseWeights& phase, int64_t j) const {
+    return memory_.data() + phase.base + j * phase.depth * columns_;
+  }
+  int64_t panels() const { return panels_; }
+
+  std::vector<PhaseWeights> phases;
+
+ private:
+  // Longest stretch: a panel of the weight of this depth stays in the first-level cache.
+  static constexpr int64_t kDepth = 320;
+
+  std::vector<Stretch> stretches(const Phase& ph, const Phase& pw, int64_t width) const {
+    std::vector<Stretch> result;
+    int64_t begin = 0;
+    for (const Tap& th : ph.taps) {
+      for (size_t i = 0; i < pw.taps.size();) {
+        size_t end = i + 1;
+        while (end < pw.taps.size() && pw.taps[end].offset == pw.taps[end - 1].offset + 1) ++end;
+        const int64_t length = int64_t(end - i) * in_, offset = (th.offset * width + pw.taps[i].offset) * in_;
+        const int64_t parts = (length + kDepth - 1) / kDepth;
+        for (int64_t part = 0; part < parts; ++part) {
+          const int64_t from = length * part / parts, to = length * (part + 1) / parts;
+          result.push_back({offset + from, begin + from, to - from});
+        }
+        begin += length;
+        i = end;
+      }
+    }
+    return result;
+  }
+
+  void fill(const at::Tensor& weight, const Axis& h, const Axis& w, bool scatter) {
+    const at::Tensor dense = weight.to(c10::CppTypeToScalarType<T>::value).contiguous();
+    const T* from = dense.const_data_ptr<T>();
+    const int64_t kw = weight.size(3), taps = weight.size(2) * kw;
+    const int64_t out_stride = (scatter ? 1 : weight.size(1)) * taps, in_stride = (scatter ? weight.size(1) : 1) * taps;
+    at::parallel_for(0, panels_, std::max<int64_t>(1, 65536 / std::max<int64_t>(1, in_ * taps * columns_)),
+                     [&](int64_t first, int64_t last) {
+      for (int64_t j = first; j < last; ++j) {
+        const int64_t valid = std::min(columns_, out_ - j * columns_);
+        size_t p = 0;
+        for (const Phase& ph : h.phases) {
+          for (const Phase& pw : w.phases) {
+            const PhaseWeights& phase = phases[p++];
+            T* to = memory_.data() + phase.base + j * phase.depth * columns_;
+            for (int64_t c = 0; c < in_; ++c) {
+              const T* source = from + j * columns_ * out_stride + c * in_stride;
+              int64_t t = 0;
+              for (const Tap& th : ph.taps) {
+                for (const Tap& tw : pw.taps) {
+                  T* line = to + (t++ * in_ + c) * columns_;
+                  const int64_t tap = th.kernel * kw + tw.kernel;
+                  for (int64_t n = 0; n < valid; ++n) line[n] = source[n * out_stride + tap];
+                  std::fill(line + valid, line + columns_, T(0));
+                }
+              }
+            }
+          }
+        }
+      }
+    });
+  }
+
+  int64_t columns_, in_, out_, panels_;
+  std::vector<T> memory_;
+};
+
+}  // namespace fastgan

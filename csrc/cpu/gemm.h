@@ -1,0 +1,45 @@
+// The innermost loops of the convolutions: tiles of a matrix product, and pixels moved between a tensor and a dense
+// buffer. No torch header: gemm_loops.h is compiled once per instruction set.
+#pragma once
+#include <cstdint>
+
+#include "cpu/span.h"
+
+namespace fastgan {
+
+// Rows of a tile of the product.
+constexpr int64_t kTileRows = 6;
+
+// Where `width` pixels of `channels` values lie in a tensor: strides in elements.
+struct Pixels {
+  int64_t width, channels, pixel_stride, channel_stride;
+};
+
+template <typename T>
+struct Gemm {
+  // Columns of a tile: two vectors.
+  int64_t columns;
+  // c[r][n] = (first ? 0 : c[r][n]) + sum_k a[r][offset + k] b[k][n], with b [k][columns] and rows of c `stride` apart.
+  void (*rows)(int64_t k, const T* const* a, int64_t offset, const T* b, T* c, int64_t stride, bool first);
+  // The same with a [k][kTileRows].
+  void (*packed)(int64_t k, const T* a, const T* b, T* c, int64_t stride, bool first);
+  // Tensor to dense [width][channels], and back, by storage.
+  void (*load)(Storage storage, const void* from, Pixels pixels, T* to);
+  void (*store)(Storage storage, const T* from, int64_t stride, void* to, Pixels pixels);
+  // Rounds to the storage and back.
+  void (*round)(Storage storage, T* values, int64_t n);
+};
+
+namespace baseline {
+template <typename T>
+Gemm<T> gemm();
+}  // namespace baseline
+namespace avx2 {
+template <typename T>
+Gemm<T> gemm();
+}  // namespace avx2
+
+template <typename T>
+Gemm<T> gemm();
+
+}  // namespace fastgan

@@ -1,0 +1,140 @@
+// Included once per instruction set by isa_<name>.cpp after loops.h, inside whose namespaces all of it stands;
+// FASTGAN_VECTOR_BYTES is the width of a register.
+namespace fastgan {
+namespace FASTGAN_ISA {
+
+template <typename T>
+struct Tile {
+  static constexpr int kLanesOfVector = FASTGAN_VECTOR_BYTES / sizeof(T), kColumns = 2 * kLanesOfVector;
+  // memory operands need not be aligned
+  typedef T Vec __attribute__((vector_size(FASTGAN_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+
+  template <typename A>
+  static inline __attribute__((always_inline)) void run(int64_t k, A a, const T* b, T* c, int64_t stride, bool first) {
+    Vec acc[kTileRows][2];
+#pragma GCC unroll 6
+    for (int r = 0; r < kTileRows; ++r) acc[r][0] = acc[r][1] = Vec{};
+    for (int64_t i = 0; i < k; ++i) {
+      const Vec b0 = *reinterpret_cast<const Vec*>(b + i * kColumns);
+      const Vec b1 = *reinterpret_cast<const Vec*>(b + i * kColumns + kLanesOfVector);
+#pragma GCC unroll 6
+      for (int r = 0; r < kTileRows; ++r) {
+        const T v = a(r, i);
+        acc[r][0] += v * b0;
+        acc[r][1] += v * b1;
+      }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < kTileRows; ++r) {
+      Vec* to = reinterpret_cast<Vec*>(c + r * stride);
+      Vec* next = reinterpret_cast<Vec*>(c + r * stride + kLanesOfVector);
+      *to = first ? acc[r][0] : *to + acc[r][0];
+      *next = first ? acc[r][1] : *next + acc[r][1];
+    }
+  }
+
+  static void rows(int64_t k, const T* const* a, int64_t offset, const T* b, T* c, int64_t stride, bool first) {
+    const T *a0 = a[0] + offset, *a1 = a[1] + offset, *a2 = a[2] + offset;
+    const T *a3 = a[3] + offset, *a4 = a[4] + offset, *a5 = a[5] + offset;
+    auto at = [=](int r, int64_t i) __attribute__((always_inline)) {
+      return r == 0 ? a0[i] : r == 1 ? a1[i] : r == 2 ? a2[i] : r == 3 ? a3[i] : r == 4 ? a4[i] : a5[i];
+    };
+    run(k, at, b, c, stride, first);
+  }
+
+  static void packed(int64_t k, const T* a, const T* b, T* c, int64_t stride, bool first) {
+    auto at = [=](int r, int64_t i) __attribute__((always_inline)) { return a[i * kTileRows + r]; };
+    run(k, at, b, c, stride, first);
+  }
+};
+
+struct float16 {
+  uint16_t bits;
+};
+inline float value(float16 v) { return from_float16(v.bits); }
+inline void assign(float16& to, float v) { to.bits = to_float16(v); }
+
+template <typename T, typename S>
+struct Movement {
+  static void load(const void* from, Pixels p, T* __restrict to) {
+    const S* __restrict s = static_cast<const S*>(from);
+    if (p.channel_stride == 1) {
+      const bool dense = p.pixel_stride == p.channels;
+      const int64_t rows = dense ? 1 : p.width, n = dense ? p.width * p.channels : p.channels;
+      for (int64_t w = 0; w < rows; ++w) {
+        const S* __restrict in = s + w * p.pixel_stride;
+        T* __restrict out = to + w * n;
+        for (int64_t i = 0; i < n; ++i) out[i] = T(value(in[i]));
+      }
+      return;
+    }
+    // blocks of channels, so that the lines written to stay in the cache
+    for (int64_t c0 = 0; c0 < p.channels; c0 += 16) {
+      const int64_t c1 = c0 + 16 < p.channels ? c0 + 16 : p.channels;
+      for (int64_t c = c0; c < c1; ++c) {
+        const S* in = s + c * p.channel_stride;
+        for (int64_t w = 0; w < p.width; ++w) to[w * p.channels + c] = T(value(in[w * p.pixel_stride]));
+      }
+    }
+  }
+
+  static void store(const T* __restrict from, int64_t stride, void* to, Pixels p) {
+    S* __restrict s = static_cast<S*>(to);
+    if (p.channel_stride == 1) {
+      for (int64_t w = 0; w < p.width; ++w) {
+        const T* __restrict in = from + w * stride;
+        S* __restrict out = s + w * p.pixel_stride;
+        for (int64_t c = 0; c < p.channels; ++c) assign(out[c], in[c]);
+      }
+      return;
+    }
+    for (int64_t c0 = 0; c0 < p.channels; c0 += 16) {
+      const int64_t c1 = c0 + 16 < p.channels ? c0 + 16 : p.channels;
+      for (int64_t c = c0; c < c1; ++c) {
+        S* out = s + c * p.channel_stride;
+        for (int64_t w = 0; w < p.width; ++w) assign(out[w * p.pixel_stride], from[w * stride + c]);
+      }
+    }
+  }
+
+  static void round(T* values, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) {
+      S s;
+      assign(s, values[i]);
+      values[i] = T(value(s));
+    }
+  }
+};
+
+template <typename T, typename F>
+void by_storage(Storage storage, F f) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (storage == Storage::bfloat16) return f(Movement<T, bfloat16>{});
+    if (storage == Storage::float16) return f(Movement<T, float16>{});
+  }
+  f(Movement<T, T>{});
+}
+
+template <typename T>
+Gemm<T> gemm() {
+  return {
+      Tile<T>::kColumns,
+      Tile<T>::rows,
+      Tile<T>::packed,
+      [](Storage storage, const void* from, Pixels pixels, T* to) {
+        by_storage<T>(storage, [&](auto move) { move.load(from, pixels, to); });
+      },
+      [](Storage storage, const T* from, int64_t stride, void* to, Pixels pixels) {
+        by_storage<T>(storage, [&](auto move) { move.store(from, stride, to, pixels); });
+      },
+      [](Storage storage, T* values, int64_t n) {
+        if (storage != Storage::exact) by_storage<T>(storage, [&](auto move) { move.round(values, n); });
+      },
+  };
+}
+
+template Gemm<float> gemm<float>();
+template Gemm<double> gemm<double>();
+
+}  // namespace FASTGAN_ISA
+}  // namespace fastgan

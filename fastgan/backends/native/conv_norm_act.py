@@ -1,0 +1,86 @@
+"""``conv_norm_act`` in C++ on the CPU (csrc/cpu/conv_norm_act.cpp, conv_norm_act_dw.cpp)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import fastgan._C as _C
+from fastgan.backends import vendor
+from fastgan.backends.geometry import Attributes, crop, input_gradient, output_channels, output_size, weight_shape
+from fastgan.backends.layout import accumulate_dtype, dense, is_channels_last
+from fastgan.backends.native import bias_act, norm_act
+from fastgan.backends.reference.activation import ACTIVATIONS
+
+Vector = Tensor | None
+_STEMS = vendor.Pointwise(bias_act, norm_act)
+
+
+def _uses_vendor(x: Tensor, dy: Tensor | None, a: Attributes) -> bool:
+    return x.dim() != 4 or a.groups != 1 or x.numel() == 0 or (dy is not None and dy.numel() == 0)
+
+
+def _sizes(a: Attributes) -> tuple:
+    return tuple(a.stride), tuple(a.padding), tuple(a.dilation), a.transposed
+
+
+def _norm(norm: tuple[Vector, ...], a: Attributes) -> tuple:
+    return *norm, a.eps, ACTIVATIONS.index(a.norm_activation), a.norm_slope
+
+
+def _mask(y: Vector, a: Attributes) -> tuple:
+    return y, ACTIVATIONS.index(a.activation), a.negative_slope
+
+
+_NO_NORM, _NO_MASK = (None, None, None, None, 0.0, 0, 0.0), (None, 0, 0.0)
+
+
+def _convolution(x: Tensor, norm: tuple, mask: tuple, weight: Tensor, bias: Vector, a: Attributes) -> tuple:
+    channels = output_channels(weight.shape, a)
+    shape = (x.shape[0], channels, *output_size(x.shape[2:], weight.shape[2:], a))
+    memory_format = torch.channels_last if a.channels_last else torch.contiguous_format
+    y = torch.empty(shape, dtype=x.dtype, memory_format=memory_format)
+    mean, var = (torch.empty(channels if a.stats else 0, dtype=accumulate_dtype(x.dtype)) for _ in range(2))
+    code = ACTIVATIONS.index(a.activation)
+    _C.conv_norm_act_fwd_cpu(x, norm, mask, weight, bias, y, mean, var, _sizes(a), code, a.negative_slope)
+    return y, mean, var
+
+
+def conv_norm_act(
+    x: Tensor, weight: Tensor, bias: Vector, norm_weight: Vector, norm_bias: Vector, mean: Vector, var: Vector,
+    *attributes: object,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return (y, mean_y, var_y)."""
+    a, norm = Attributes(*attributes), (norm_weight, norm_bias, mean, var)  # type: ignore[arg-type]
+    if _uses_vendor(x, None, a):
+        return vendor.conv_norm_act(_STEMS, x, weight, bias, norm, a)
+    return _convolution(x, _norm(norm, a), _NO_MASK, weight, bias, a)
+
+
+def conv_norm_act_dx(
+    dy: Tensor, y: Vector, weight: Tensor, x: Tensor,
+    norm_weight: Vector, norm_bias: Vector, mean: Vector, var: Vector, *attributes: object,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return (dx, dnorm_weight, dnorm_bias)."""
+    a, norm = Attributes(*attributes), (norm_weight, norm_bias, mean, var)  # type: ignore[arg-type]
+    if _uses_vendor(x, dy, a):
+        return vendor.conv_norm_act_dx(_STEMS, dy, y, weight, x, norm, a)
+    reverse = input_gradient(x, weight.shape[2:], dy, a, is_channels_last(x))
+    du, *nothing = _convolution(dy.to(x.dtype), _NO_NORM, _mask(y, a), weight, None, reverse)
+    du = dense(crop(du, x), like=x)
+    if mean is None:
+        return du, *nothing
+    return norm_act.norm_act_bwd(du, x, *norm, a.training, a.eps, a.norm_activation, a.norm_slope, False)
+
+
+def conv_norm_act_dw(
+    x: Tensor, norm_weight: Vector, norm_bias: Vector, mean: Vector, var: Vector,
+    dy: Tensor, y: Vector, kernel_size: list[int], *attributes: object,
+) -> Tensor:  # fmt: skip
+    """Return dw."""
+    a, norm = Attributes(*attributes), (norm_weight, norm_bias, mean, var)  # type: ignore[arg-type]
+    if _uses_vendor(x, dy, a):
+        return vendor.conv_norm_act_dw(_STEMS, x, norm, dy, y, kernel_size, a)
+    dw = x.new_empty(weight_shape(x, dy, kernel_size, a))
+    _C.conv_norm_act_dw_cpu(x, _norm(norm, a), dy.to(x.dtype), _mask(y, a), dw, _sizes(a))
+    return dw
