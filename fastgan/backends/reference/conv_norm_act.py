@@ -103,5 +103,7 @@ def conv_norm_act_dw(
     sizes = (a.stride, a.padding, a.dilation, a.transposed, a.output_padding, a.groups)
     if x.numel() == 0 or dy.numel() == 0:
         return x.new_zeros(shape)
+    # oneDNN's gradient of a strided 1x1 weight is wrong for channels_last: see CONTRIBUTING.md
+    g, u = g.contiguous(), u.contiguous()
     dw = torch.ops.aten.convolution_backward(g, u, u.new_empty(shape), None, *sizes, [False, True, False])[1]
     return dw.to(x.dtype).contiguous()

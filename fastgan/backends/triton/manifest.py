@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from fastgan.backends.reference.activation import ACTIVATIONS
-from fastgan.backends.triton import bias_act, norm_act, norm_act_kernels
+from fastgan.backends.triton import bias_act, conv_norm_act, conv_norm_act_kernels, norm_act, norm_act_kernels, tuning
 
 _INTEGERS = {"size": "i64", "M": "i64", "C": "i32", "S": "i32", "rows": "i64", "splits": "i32"}
 # channels that are kept in the accumulation type
@@ -32,6 +32,9 @@ class Entry(NamedTuple):
     signature: dict[str, str]
     constexprs: dict[str, object]
     num_warps: int
+    num_stages: int = 3
+    # arguments that are multiples of 16, as pointers to new memory and most numbers of channels are
+    aligned: tuple[str, ...] = ()
 
 
 def _kernels(module: object) -> list[tuple[str, triton.JITFunction]]:
@@ -82,6 +85,95 @@ def _entries() -> Iterator[Entry]:
             yield _entry(name, kernel, variant, num_warps=4)
         for name, kernel in _kernels(norm_act_kernels):
             yield _entry(name, kernel, variant, num_warps=4 if "merge" in name else norm_act.NUM_WARPS)
+
+
+class _Product(NamedTuple):
+    """A matrix product of conv_norm_act: a row of tuning.json, and what it does on load and on store."""
+
+    which: str
+    dtype: str
+    bucket: str
+    load: int
+    # of fwd what it stores beside its result, of dw the load of its other operand
+    other: int
+    transposed: bool
+    precision: str = "tf32"
+
+
+# every row of tuning.json, and in both formats of float32 every way to load and to store
+_PRODUCTS = (
+    _Product("fwd", "bf16", "large", 1, 1, False),
+    _Product("fwd", "bf16", "large", 2, 2, True),
+    _Product("fwd", "bf16", "large", 3, 2, True),
+    _Product("fwd", "fp16", "large", 0, 0, True),
+    _Product("fwd", "bf16", "small", 1, 1, True),
+    _Product("fwd", "bf16", "thin_in", 0, 1, False),
+    _Product("fwd", "bf16", "thin_out", 1, 0, True),
+    _Product("fwd", "fp32", "large", 1, 1, False),
+    _Product("fwd", "fp32", "large", 2, 2, True, "ieee"),
+    _Product("fwd", "fp32", "small", 3, 2, True),
+    _Product("fwd", "fp32", "thin_in", 0, 1, False),
+    _Product("fwd", "fp32", "thin_out", 1, 0, True),
+    _Product("fwd", "fp64", "any", 1, 1, True, "ieee"),
+    _Product("dw", "bf16", "large", 2, 1, False),
+    _Product("dw", "fp16", "small", 0, 1, False),
+    _Product("dw", "bf16", "thin_in", 2, 0, False),
+    _Product("dw", "bf16", "thin_out", 0, 1, False),
+    _Product("dw", "fp32", "large", 2, 1, False),
+    _Product("dw", "fp32", "small", 0, 1, False, "ieee"),
+    _Product("dw", "fp32", "thin_in", 2, 0, False),
+    _Product("dw", "fp32", "thin_out", 0, 1, False),
+    _Product("dw", "fp64", "any", 2, 1, False, "ieee"),
+)
+_THIN_SIDES = {"thin_in": ("C", "C_BIG"), "thin_out": ("K", "C_SMALL")}
+
+
+def _product_constants(p: _Product, config: tuning.Config) -> dict[str, object]:
+    constants = {
+        "KERNEL": (4, 4),
+        "STRIDE": (2, 2),
+        "PADDING": (1, 1),
+        "DILATION": (1, 1),
+        "TRANSPOSED": p.transposed,
+        "FLAT": p.bucket == "thin_in",
+        "HAS_BIAS": True,
+        "ACT": ACTIVATIONS.index("tanh" if p.bucket == "thin_out" else "leaky_relu"),
+        "SLOPE": 0.2,
+        "STORE": p.other,
+        "PRECISION": p.precision,
+        "ACC": tl.float64 if p.dtype == "fp64" else tl.float32,
+        "BLOCK_M": config.block_m,
+        "BLOCK_N": config.block_n,
+        "BLOCK_K": config.block_k,
+    }
+    for prefix, load in (("X", p.load), ("SMALL", p.load), ("BIG", p.other)):
+        constants |= {f"{prefix}_LOAD": load, f"{prefix}_ACT": ACTIVATIONS.index("leaky_relu"), f"{prefix}_SLOPE": 0.2}
+    return constants
+
+
+def _product_entry(p: _Product) -> Entry:
+    kernel = getattr(conv_norm_act_kernels, f"_conv_norm_act_{p.which}_kernel")
+    kind = {"bf16": "16", "fp16": "16", "fp32": "32", "fp64": "64"}[p.dtype]
+    config = tuning.configs()[tuning.Key(p.which, kind, p.bucket)]
+    constants = _product_constants(p, config)
+    accumulate = "*fp64" if p.dtype == "fp64" else "*fp32"
+    signature, aligned = {}, []
+    for argument in kernel.arg_names:
+        if argument in constants:
+            signature[argument] = "constexpr"
+        elif argument == "count_ptr":
+            signature[argument] = "*i32"
+        elif argument.endswith("_ptr"):
+            signature[argument] = accumulate if "table" in argument or "partial" in argument else f"*{p.dtype}"
+        else:
+            signature[argument] = "i32"
+        channels = argument in ("C", "K", "C_SMALL", "C_BIG") and argument not in _THIN_SIDES.get(p.bucket, ())
+        if signature[argument].startswith("*") or channels:
+            aligned.append(argument)
+    constexprs = {name: constants[name] for name, kind in signature.items() if kind == "constexpr"}
+    words = (p.dtype, p.bucket, str(p.load), str(p.other), "scatter" if p.transposed else "gather", p.precision)
+    label = "-".join((f"conv_norm_act_{p.which}_kernel", *words))
+    return Entry(label, kernel, signature, constexprs, config.num_warps, config.num_stages, tuple(aligned))
 
 
 def entries() -> list[Entry]:
