@@ -11,6 +11,8 @@ namespace {
 // Elements of the loaded input rows and of a tile of results that share the second-level cache.
 constexpr int64_t kBand = 65536, kResult = 57344;
 // Rows of the product that make reading the weight worth while, and tasks that keep many threads busy.
+// Channels and columns up to which a scatter adds up overlapping products.
+constexpr int64_t kFewChannels = 8, kFewColumns = 128;
 constexpr int64_t kLeastRows = 60, kMostRows = 264, kTasks = 32;
 
 template <typename T>
@@ -19,9 +21,12 @@ class Forward {
   Forward(const Source<T>& source, const Tensor& weight, const Vector& bias, const Tensor& y, const Sizes& sizes,
           Activation activation, double slope)
       : source_(source), out_(y), h_(axis(0, weight, sizes)), w_(axis(1, weight, sizes)),
-        width_((w_.positions() - 1) * w_.step + w_.extent),
-        weights_(weight, h_, w_, sizes.transposed, width_, gemm_.columns), channels_(out_.channels),
-        columns_(weights_.panels() * gemm_.columns) {
+        overlaps_(sizes.transposed && overlaps(source.image, weight)),
+        width_(overlaps_ ? source.image.width : (w_.positions() - 1) * w_.step + w_.extent),
+        weights_(overlaps_ ? PackedWeights<T>(weight, gemm_.columns)
+                           : PackedWeights<T>(weight, h_, w_, sizes.transposed, width_, gemm_.columns)),
+        channels_(out_.channels), columns_(overlaps_ ? channels_ : weights_.panels() * gemm_.columns),
+        product_columns_(weights_.panels() * gemm_.columns), kernel_width_(weight.size(3)) {
     if (bias.has_value() || activation != Activation::identity) {
       const std::vector<T> zero(channels_, T(0)), one(channels_, T(1));
       finish_ = PixelLoop<T>(Pass::forward, activation, slope, columns_);
@@ -34,9 +39,11 @@ class Forward {
 
   int64_t tasks() const { return groups_ * bands_; }
 
+  int64_t phases() const { return int64_t(h_.phases.size() * w_.phases.size()); }
+
   // Writes y; mean and var, if not null, get the statistics of what is stored.
   void run(T* mean, T* var) {
-    const int64_t parts = tasks() * int64_t(weights_.phases.size());
+    const int64_t parts = tasks() * phases();
     std::vector<Moments> moments(mean == nullptr ? 0 : size_t(parts * channels_));
     at::parallel_for(0, tasks(), 1, [&](int64_t first, int64_t last) {
       for (int64_t t = first; t < last; ++t) task(t, mean == nullptr ? nullptr : moments.data());
@@ -54,6 +61,13 @@ class Forward {
   }
 
  private:
+  // Whether a scatter multiplies all inputs by all taps first and adds up what overlaps then: where a tile of few big
+  // channels would be mostly empty, or where most positions would read nothing but zeros.
+  static bool overlaps(const Image& in, const Tensor& weight) {
+    const int64_t big = weight.size(1), columns = weight[0].numel();
+    return in.height * in.width == 1 || (big <= kFewChannels && columns <= kFewColumns);
+  }
+
   Axis axis(int64_t d, const Tensor& weight, const Sizes& s) const {
     const int64_t in = d == 0 ? source_.image.height : source_.image.width, out = d == 0 ? out_.height : out_.width;
     return make_axis(in, out, weight.size(2 + d), s.stride[d], s.padding[d], s.dilation[d], s.transposed);
@@ -62,7 +76,14 @@ class Forward {
   // Samples and positions along the height of a task.
   void choose_block() {
     const int64_t positions = h_.positions(), across = w_.positions(), samples = out_.samples;
-    const int64_t most = std::clamp(kResult / columns_, kLeastRows, kMostRows);
+    const int64_t most = std::clamp(kResult / product_columns_, overlaps_ ? kLeastRows / 3 : kLeastRows, kMostRows);
+    if (overlaps_ && source_.image.height * source_.image.width == 1) {
+      // a sample is one row of the product
+      high_ = positions;
+      together_ = std::clamp<int64_t>(std::min(most, (samples + 3) / 4), 1, samples);
+      groups_ = (samples + together_ - 1) / together_;
+      return;
+    }
     auto band = [&](int64_t m) { return ((m - 1) * h_.step + h_.extent) * width_ * source_.image.channels; };
     high_ = std::clamp<int64_t>(most / across, 1, positions);
     while (high_ > 1 && band(high_) > kBand) --high_;
@@ -73,7 +94,7 @@ class Forward {
       together_ = std::clamp<int64_t>(std::min(most / (high_ * across), kBand / band(high_)), 1, samples);
       const int64_t wanted = std::max<int64_t>(1, samples / kTasks);
       const int64_t least = (kLeastRows + high_ * across - 1) / (high_ * across);
-      together_ = std::min(together_, std::max(wanted, least));
+      if (!overlaps_) together_ = std::min(together_, std::max(wanted, least));
     }
     groups_ = (samples + together_ - 1) / together_;
   }
@@ -82,28 +103,93 @@ class Forward {
     const int64_t n0 = t / bands_ * together_, n1 = std::min(n0 + together_, out_.samples);
     const int64_t m0 = t % bands_ * high_, m1 = std::min(m0 + high_, h_.positions());
     const int64_t rows = (m1 - m0 - 1) * h_.step + h_.extent, c = source_.image.channels;
-    T* band = scratch<T, 0>((n1 - n0) * rows * width_ * c);
-    source_.load(gemm_, n0, n1, m0 * h_.step + h_.origin, rows, 1, w_.origin, width_, band);
+    Block b{n0, n1, m0, 0, m0 * h_.step + h_.origin, rows};
+    if (overlaps_) {
+      // no zeros around: what lies outside adds nothing
+      b.rows = std::max<int64_t>(0, std::min(b.top + rows, source_.image.height) - std::max<int64_t>(b.top, 0));
+      b.top = std::max<int64_t>(b.top, 0);
+    }
+    T* band = scratch<T, 0>((n1 - n0) * b.rows * width_ * c);
+    source_.load(gemm_, n0, n1, b.top, b.rows, 1, overlaps_ ? 0 : w_.origin, width_, band);
+    if (overlaps_) band = products((n1 - n0) * b.rows * width_, band);
     size_t p = 0;
     for (const Phase& ph : h_.phases) {
       for (const Phase& pw : w_.phases) {
-        const int64_t high = std::min(m1, ph.count) - m0;
-        Moments* into = moments == nullptr ? nullptr : moments + (t * int64_t(weights_.phases.size()) + p) * channels_;
-        if (high > 0) phase(weights_.phases[p], ph, pw, {n0, n1, m0, high, rows}, band, into);
+        b.high = std::min(m1, ph.count) - m0;
+        Moments* into = moments == nullptr ? nullptr : moments + (t * phases() + p) * channels_;
+        if (b.high > 0) phase(p, ph, pw, b, band, into);
         ++p;
       }
     }
   }
 
   struct Block {
-    int64_t n0, n1, m0, high, rows;  // samples, positions along the height, rows loaded of each sample
+    int64_t n0, n1, m0, high;  // samples, positions along the height
+    int64_t top, rows;         // rows loaded of each sample
   };
 
-  void phase(const PhaseWeights& weights, const Phase& ph, const Phase& pw, const Block& b, const T* band,
-             Moments* moments) const {
-    const int64_t c = source_.image.channels, count = (b.n1 - b.n0) * b.high * pw.count;
-    const int64_t padded = (count + kTileRows - 1) / kTileRows * kTileRows;
-    const T** begin = scratch<const T*, 1>(padded);
+  void phase(size_t p, const Phase& ph, const Phase& pw, const Block& b, const T* band, Moments* moments) const {
+    const int64_t count = (b.n1 - b.n0) * b.high * pw.count;
+    T* result = overlaps_ ? add_up(ph, pw, b, band, count) : convolve(weights_.phases[p], pw, b, band, count);
+    if (finish_) finish_(count * columns_, result, nullptr, result);
+    store(ph, pw, b, result);
+    if (moments != nullptr) statistics(result, count, moments);
+  }
+
+  static int64_t padded(int64_t count) { return (count + kTileRows - 1) / kTileRows * kTileRows; }
+
+  void multiply(const PhaseWeights& weights, const T** begin, int64_t rows, T* result) const {
+    if (weights.depth == 0) std::fill_n(result, rows * product_columns_, T(0));
+    bool first = true;
+    for (const Stretch& s : weights.stretches) {
+      for (int64_t j = 0; j < weights_.panels(); ++j) {
+        const T* panel = weights_.panel(weights, j) + s.begin * gemm_.columns;
+        T* to = result + j * gemm_.columns;
+        for (int64_t r = 0; r < rows; r += kTileRows) {
+          gemm_.rows(s.length, begin + r, s.offset, panel, to + r * product_columns_, product_columns_, first);
+        }
+      }
+      first = false;
+    }
+  }
+
+  // The loaded pixels times all taps.
+  T* products(int64_t pixels, const T* band) const {
+    const T** begin = scratch<const T*, 1>(padded(pixels));
+    for (int64_t i = 0; i < padded(pixels); ++i) begin[i] = band + std::min(i, pixels - 1) * source_.image.channels;
+    T* result = scratch<T, 6>(padded(pixels) * product_columns_);
+    multiply(weights_.phases[0], begin, padded(pixels), result);
+    return result;
+  }
+
+  // The products that fall on each output pixel, added.
+  T* add_up(const Phase& ph, const Phase& pw, const Block& b, const T* products, int64_t count) const {
+    T* result = scratch<T, 2>(count * channels_);
+    T* to = result;
+    for (int64_t n = 0; n < b.n1 - b.n0; ++n, products += b.rows * width_ * product_columns_) {
+      for (int64_t m = 0; m < b.high; ++m) {
+        for (int64_t w = 0; w < pw.count; ++w, to += channels_) {
+          std::fill_n(to, channels_, T(0));
+          for (const Tap& th : ph.taps) {
+            const int64_t row = b.m0 + m + h_.origin + th.offset - b.top;
+            if (row < 0 || row >= b.rows) continue;
+            for (const Tap& tw : pw.taps) {
+              const int64_t column = w + w_.origin + tw.offset;
+              if (column < 0 || column >= width_) continue;
+              const T* from = products + (row * width_ + column) * product_columns_ +
+                              (th.kernel * kernel_width_ + tw.kernel) * channels_;
+              for (int64_t c = 0; c < channels_; ++c) to[c] += from[c];
+            }
+          }
+        }
+      }
+    }
+    return result;
+  }
+
+  T* convolve(const PhaseWeights& weights, const Phase& pw, const Block& b, const T* band, int64_t count) const {
+    const int64_t c = source_.image.channels;
+    const T** begin = scratch<const T*, 1>(padded(count));
     int64_t i = 0;
     for (int64_t n = 0; n < b.n1 - b.n0; ++n) {
       for (int64_t m = 0; m < b.high; ++m) {
@@ -111,30 +197,23 @@ class Forward {
         for (int64_t w = 0; w < pw.count; ++w) begin[i++] = row + w * w_.step * c;
       }
     }
-    for (; i < padded; ++i) begin[i] = begin[count - 1];
-    T* result = scratch<T, 2>(padded * columns_);
-    if (weights.depth == 0) std::fill_n(result, padded * columns_, T(0));
-    bool first = true;
-    for (const Stretch& s : weights.stretches) {
-      for (int64_t j = 0; j < weights_.panels(); ++j) {
-        const T* panel = weights_.panel(weights, j) + s.begin * gemm_.columns;
-        for (int64_t r = 0; r < padded; r += kTileRows) {
-          gemm_.rows(s.length, begin + r, s.offset, panel, result + r * columns_ + j * gemm_.columns, columns_, first);
-        }
-      }
-      first = false;
-    }
-    if (finish_) finish_(count * columns_, result, nullptr, result);
-    store(ph, pw, b, result);
-    if (moments != nullptr) statistics(result, count, moments);
+    for (; i < padded(count); ++i) begin[i] = begin[count - 1];
+    T* result = scratch<T, 2>(padded(count) * columns_);
+    multiply(weights, begin, padded(count), result);
+    return result;
   }
 
   void store(const Phase& ph, const Phase& pw, const Block& b, const T* result) const {
-    const Pixels pixels = out_.pixels(pw.count, w_.out_step);
-    for (int64_t n = b.n0; n < b.n1; ++n) {
-      for (int64_t m = b.m0; m < b.m0 + b.high; ++m, result += pw.count * columns_) {
-        char* to = out_.at(n, ph.first + m * h_.out_step, pw.first);
-        gemm_.store(out_.storage, result, columns_, to, pixels);
+    Pixels pixels = out_.pixels(pw.count, w_.out_step);
+    // where channels are outermost, 16 streams at a time
+    const int64_t block = out_.strides[1] == 1 ? channels_ : 16;
+    for (int64_t n = b.n0; n < b.n1; ++n, result += b.high * pw.count * columns_) {
+      for (int64_t c = 0; c < channels_; c += block) {
+        pixels.channels = std::min(block, channels_ - c);
+        for (int64_t m = 0; m < b.high; ++m) {
+          char* to = out_.at(n, ph.first + (b.m0 + m) * h_.out_step, pw.first) + c * out_.strides[1] * out_.item;
+          gemm_.store(out_.storage, result + m * pw.count * columns_ + c, columns_, to, pixels);
+        }
       }
     }
   }
@@ -158,9 +237,11 @@ class Forward {
   const Source<T>& source_;
   Image out_;
   Axis h_, w_;
+  bool overlaps_;
   int64_t width_;
   PackedWeights<T> weights_;
-  int64_t channels_, columns_;
+  // of a tile of results and of the product
+  int64_t channels_, columns_, product_columns_, kernel_width_;
   PixelLoop<T> finish_;
   int64_t high_ = 1, together_ = 1, bands_ = 1, groups_ = 1;
 };

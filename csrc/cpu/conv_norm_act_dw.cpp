@@ -9,6 +9,8 @@ namespace {
 
 // Pixels of a block, channels of the small tensor in a task, pixels that a task should have at least, and tasks wanted.
 constexpr int64_t kPixels = 256, kChannels = 192, kLeastPixels = 2048, kTasks = 8;
+// Columns of a row of the kernel from which on each row is a task: below, loading the small tensor would cost too much.
+constexpr int64_t kColumns = 128;
 
 template <typename T>
 class WeightGradient {
@@ -24,20 +26,23 @@ class WeightGradient {
     bands_ = (positions + high_ - 1) / high_;
     together_ = bands_ == 1 ? std::clamp<int64_t>(kPixels / (high_ * across), 1, small.image.samples) : 1;
     blocks_ = (small.image.samples + together_ - 1) / together_ * bands_;
-    const int64_t pixels = small.image.samples * positions * across;
-    splits_ = std::min((kTasks + kh * parts_ - 1) / (kh * parts_), std::max<int64_t>(1, pixels / kLeastPixels));
-    splits_ = std::clamp<int64_t>(splits_, 1, blocks_);
     // neighbouring taps of a row are neighbouring pixels of the image
     stretches_ = sizes.dilation[1] == 1 ? 1 : kw;
     length_ = (sizes.dilation[1] == 1 ? kw : 1) * big.image.channels;
     panels_ = (length_ + gemm_.columns - 1) / gemm_.columns;
-    columns_ = stretches_ * panels_ * gemm_.columns;
+    together_rows_ = kw * big.image.channels < kColumns ? kh : 1;
+    rows_ = kh / together_rows_;
+    row_columns_ = stretches_ * panels_ * gemm_.columns;
+    columns_ = together_rows_ * row_columns_;
     width_ = (across - 1) * sizes.stride[1] + (kw - 1) * sizes.dilation[1] + 1;
+    const int64_t pixels = small.image.samples * positions * across;
+    splits_ = std::min((kTasks + rows_ * parts_ - 1) / (rows_ * parts_), std::max<int64_t>(1, pixels / kLeastPixels));
+    splits_ = std::clamp<int64_t>(splits_, 1, blocks_);
   }
 
   // Writes dw (C_small, C_big, kH, kW), dense.
   void run(Tensor& dw) {
-    const int64_t size = part_ * columns_, tasks = kh_ * parts_ * splits_;
+    const int64_t size = part_ * columns_, tasks = rows_ * parts_ * splits_;
     std::vector<T> sums(size_t(tasks * size));
     at::parallel_for(0, tasks, 1, [&](int64_t first, int64_t last) {
       for (int64_t t = first; t < last; ++t) task(t, sums.data() + t * size);
@@ -45,18 +50,19 @@ class WeightGradient {
     const Storage storage = storage_of(dw);
     char* to = static_cast<char*>(dw.mutable_data_ptr());
     const int64_t item = dw.element_size(), channels = small_.image.channels, big = big_.image.channels;
-    at::parallel_for(0, kh_ * parts_, 1, [&](int64_t first, int64_t last) {
+    at::parallel_for(0, rows_ * parts_, 1, [&](int64_t first, int64_t last) {
       for (int64_t t = first; t < last; ++t) {
         T* whole = sums.data() + t * splits_ * size;
         for (int64_t s = 1; s < splits_; ++s) {
           const T* more = whole + s * size;
           for (int64_t i = 0; i < size; ++i) whole[i] += more[i];
         }
-        const int64_t kh = t / parts_, c0 = t % parts_ * part_, c1 = std::min(c0 + part_, channels);
+        const int64_t c0 = t % parts_ * part_, c1 = std::min(c0 + part_, channels);
         for (int64_t c = c0; c < c1; ++c) {
-          for (int64_t kw = 0; kw < kw_; ++kw) {
-            const int64_t column = stretches_ == 1 ? kw * big : kw * panels_ * gemm_.columns;
-            // one column of the kernel for all big channels
+          for (int64_t r = 0; r < together_rows_ * kw_; ++r) {
+            const int64_t kh = t / parts_ * together_rows_ + r / kw_, kw = r % kw_;
+            const int64_t column = r / kw_ * row_columns_ + kw * (stretches_ == 1 ? big : panels_ * gemm_.columns);
+            // one tap for all big channels
             const Pixels pixels{1, big, 1, kh_ * kw_};
             gemm_.store(storage, whole + (c - c0) * columns_ + column, columns_,
                         to + ((c * big * kh_ + kh) * kw_ + kw) * item, pixels);
@@ -68,31 +74,34 @@ class WeightGradient {
 
  private:
   void task(int64_t t, T* sums) const {
-    const int64_t split = t % splits_, kh = t / splits_ / parts_, part = t / splits_ % parts_;
+    const int64_t split = t % splits_, row = t / splits_ / parts_, part = t / splits_ % parts_;
     bool first = true;
     for (int64_t b = blocks_ * split / splits_; b < blocks_ * (split + 1) / splits_; ++b) {
-      block(b, kh, part * part_, first, sums);
+      block(b, row * together_rows_, part * part_, first, sums);
       first = false;
     }
     if (first) std::fill_n(sums, part_ * columns_, T(0));
   }
 
-  void block(int64_t b, int64_t kh, int64_t c0, bool first, T* sums) const {
+  void block(int64_t b, int64_t kh0, int64_t c0, bool first, T* sums) const {
     const Image &small = small_.image, &big = big_.image;
     const int64_t n0 = b / bands_ * together_, n1 = std::min(n0 + together_, small.samples);
     const int64_t m0 = b % bands_ * high_, high = std::min(high_, small.height - m0);
     const int64_t rows = (n1 - n0) * high, pixels = rows * small.width;
     const T* a = pack_small(n0, n1, m0, high, c0, pixels);
     T* band = scratch<T, 0>(rows * width_ * big.channels + gemm_.columns);
-    const int64_t step = sizes_.stride[0], from = m0 * step - sizes_.padding[0] + kh * sizes_.dilation[0];
-    big_.load(gemm_, n0, n1, from, high, step, -sizes_.padding[1], width_, band);
+    const int64_t step = sizes_.stride[0], from = m0 * step - sizes_.padding[0];
     T* b_panel = scratch<T, 2>(pixels * gemm_.columns);
-    for (int64_t s = 0; s < stretches_; ++s) {
-      for (int64_t j = 0; j < panels_; ++j) {
-        pack_big(band + s * sizes_.dilation[1] * big.channels + j * gemm_.columns, rows, b_panel);
-        T* to = sums + (s * panels_ + j) * gemm_.columns;
-        for (int64_t r = 0; r < part_; r += kTileRows) {
-          gemm_.packed(pixels, a + r * pixels, b_panel, to + r * columns_, columns_, first);
+    for (int64_t row = 0; row < together_rows_; ++row) {
+      const int64_t h = from + (kh0 + row) * sizes_.dilation[0];
+      big_.load(gemm_, n0, n1, h, high, step, -sizes_.padding[1], width_, band);
+      for (int64_t s = 0; s < stretches_; ++s) {
+        for (int64_t j = 0; j < panels_; ++j) {
+          pack_big(band + s * sizes_.dilation[1] * big.channels + j * gemm_.columns, rows, b_panel);
+          T* to = sums + row * row_columns_ + (s * panels_ + j) * gemm_.columns;
+          for (int64_t r = 0; r < part_; r += kTileRows) {
+            gemm_.packed(pixels, a + r * pixels, b_panel, to + r * columns_, columns_, first);
+          }
         }
       }
     }
@@ -119,9 +128,8 @@ class WeightGradient {
   void pack_big(const T* from, int64_t rows, T* to) const {
     const int64_t across = small_.image.width, stride = sizes_.stride[1] * big_.image.channels;
     for (int64_t r = 0; r < rows; ++r, from += width_ * big_.image.channels) {
-      for (int64_t w = 0; w < across; ++w, to += gemm_.columns) {
-        std::copy_n(from + w * stride, gemm_.columns, to);
-      }
+      gemm_.pack(across, from, stride, to);
+      to += across * gemm_.columns;
     }
   }
 
@@ -130,7 +138,9 @@ class WeightGradient {
   int64_t kh_, kw_;
   Sizes sizes_;
   int64_t parts_, part_, high_, bands_, together_, blocks_, splits_;
-  int64_t stretches_, length_, panels_, columns_, width_;
+  // rows of the kernel in a task, and tasks for all of them; columns of a row and of a task
+  int64_t together_rows_, rows_;
+  int64_t stretches_, length_, panels_, row_columns_, columns_, width_;
 };
 
 }  // namespace

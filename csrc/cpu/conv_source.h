@@ -111,31 +111,53 @@ class Source {
             int64_t width, T* to) const {
     const int64_t c = image.channels, left = std::clamp<int64_t>(-w0, 0, width);
     const int64_t inside = std::max<int64_t>(0, std::min(width, image.width - w0) - left);
-    for (int64_t n = n0; n < n1; ++n) {
-      for (int64_t r = 0; r < rows; ++r, to += width * c) {
-        const int64_t h = h0 + r * step;
-        if (h < 0 || h >= image.height || inside == 0) {
-          std::fill_n(to, width * c, T(0));
-          continue;
-        }
-        std::fill_n(to, left * c, T(0));
-        row(gemm, n, h, w0 + left, inside, to + left * c);
-        std::fill_n(to + (left + inside) * c, (width - left - inside) * c, T(0));
+    for (int64_t n = n0; n < n1; ++n, to += rows * width * c) {
+      auto each_row = [&](auto f) {
+        for (int64_t r = 0; r < rows; ++r) f(h0 + r * step, to + r * width * c);
+      };
+      each_row([&](int64_t h, T* row) {
+        const bool empty = h < 0 || h >= image.height;
+        std::fill_n(row, (empty ? width : left) * c, T(0));
+        if (!empty) std::fill_n(row + (left + inside) * c, (width - left - inside) * c, T(0));
+      });
+      T* y = mask_.empty() ? nullptr : scratch<T, 3>(rows * width * c);
+      const int64_t skip = left * c;
+      copy(gemm, image, n, w0 + left, inside, each_row, [&](T* row) { return row + skip; });
+      if (!loop_) continue;
+      if (y != nullptr) {
+        copy(gemm, mask_[0], n, w0 + left, inside, each_row, [&](T* row) { return y + (row - to) + skip; });
       }
+      each_row([&](int64_t h, T* row) {
+        if (h < 0 || h >= image.height) return;
+        T* values = row + skip;
+        if (y == nullptr) {
+          loop_(inside * c, values, nullptr, values);
+        } else {
+          loop_(inside * c, y + (values - to), values, values);
+        }
+      });
     }
   }
 
   Image image;
 
  private:
-  void row(const Gemm<T>& gemm, int64_t n, int64_t h, int64_t w, int64_t width, T* to) const {
-    gemm.load(image.storage, image.at(n, h, w), image.pixels(width), to);
-    if (!loop_) return;
-    const int64_t elements = width * image.channels;
-    if (mask_.empty()) return loop_(elements, to, nullptr, to);
-    T* y = scratch<T, 3>(elements);
-    gemm.load(mask_[0].storage, mask_[0].at(n, h, w), mask_[0].pixels(width), y);
-    loop_(elements, y, to, to);
+  // Rows of one sample to where place(row) says. Where channels are outermost, 16 of them at a time: each is a stream
+  // through neighbouring rows that the processor can foresee.
+  template <typename Rows, typename Place>
+  static void copy(const Gemm<T>& gemm, const Image& from, int64_t n, int64_t w, int64_t width, Rows each_row,
+                   Place place) {
+    const bool outer = from.strides[1] != 1;
+    const int64_t block = outer ? 16 : from.channels;
+    for (int64_t c = 0; c < from.channels; c += block) {
+      Pixels pixels = from.pixels(width);
+      pixels.channels = std::min(block, from.channels - c);
+      each_row([&](int64_t h, T* row) {
+        if (h < 0 || h >= from.height || width == 0) return;
+        const char* in = from.at(n, h, w) + c * from.strides[1] * from.item;
+        gemm.load(from.storage, in, pixels, place(row) + c, from.channels);
+      });
+    }
   }
 
   PixelLoop<T> loop_;

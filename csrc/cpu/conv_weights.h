@@ -37,6 +37,29 @@ class PackedWeights {
     fill(weight, h, w, scatter);
   }
 
+  // weight (C_small, C_big, kH, kW) as one matrix: for each small channel a column for each (kh, kw, big channel).
+  PackedWeights(const at::Tensor& weight, int64_t columns)
+      : columns_(columns), in_(weight.size(0)), out_(weight[0].numel()), panels_((out_ + columns - 1) / columns) {
+    phases.push_back({0, in_, {}});
+    split({0, 0, in_}, phases[0].stretches);
+    memory_.resize(size_t(in_ * panels_ * columns));
+    const at::Tensor dense = weight.to(c10::CppTypeToScalarType<T>::value).contiguous();
+    const T* from = dense.const_data_ptr<T>();
+    const int64_t big = weight.size(1), taps = weight.size(2) * weight.size(3);
+    at::parallel_for(0, panels_, std::max<int64_t>(1, 65536 / std::max<int64_t>(1, in_ * columns)),
+                     [&](int64_t first, int64_t last) {
+      for (int64_t j = first; j < last; ++j) {
+        for (int64_t c = 0; c < in_; ++c) {
+          T* line = memory_.data() + (j * in_ + c) * columns_;
+          for (int64_t i = 0; i < columns_; ++i) {
+            const int64_t n = j * columns_ + i;
+            line[i] = n < out_ ? from[(c * big + n % big) * taps + n / big] : T(0);
+          }
+        }
+      }
+    });
+  }
+
   const T* panel(const PhaseWeights& phase, int64_t j) const {
     return memory_.data() + phase.base + j * phase.depth * columns_;
   }
@@ -48,6 +71,14 @@ class PackedWeights {
   // Longest stretch: a panel of the weight of this depth stays in the first-level cache.
   static constexpr int64_t kDepth = 320;
 
+  static void split(Stretch whole, std::vector<Stretch>& into) {
+    const int64_t parts = (whole.length + kDepth - 1) / kDepth;
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t from = whole.length * part / parts, to = whole.length * (part + 1) / parts;
+      into.push_back({whole.offset + from, whole.begin + from, to - from});
+    }
+  }
+
   std::vector<Stretch> stretches(const Phase& ph, const Phase& pw, int64_t width) const {
     std::vector<Stretch> result;
     int64_t begin = 0;
@@ -56,11 +87,7 @@ class PackedWeights {
         size_t end = i + 1;
         while (end < pw.taps.size() && pw.taps[end].offset == pw.taps[end - 1].offset + 1) ++end;
         const int64_t length = int64_t(end - i) * in_, offset = (th.offset * width + pw.taps[i].offset) * in_;
-        const int64_t parts = (length + kDepth - 1) / kDepth;
-        for (int64_t part = 0; part < parts; ++part) {
-          const int64_t from = length * part / parts, to = length * (part + 1) / parts;
-          result.push_back({offset + from, begin + from, to - from});
-        }
+        split({offset, begin, length}, result);
         begin += length;
         i = end;
       }

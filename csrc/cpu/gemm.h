@@ -23,9 +23,11 @@ struct Gemm {
   void (*rows)(int64_t k, const T* const* a, int64_t offset, const T* b, T* c, int64_t stride, bool first);
   // The same with a [k][kTileRows].
   void (*packed)(int64_t k, const T* a, const T* b, T* c, int64_t stride, bool first);
-  // Tensor to dense [width][channels], and back, by storage.
-  void (*load)(Storage storage, const void* from, Pixels pixels, T* to);
+  // Tensor to [width][channels] with pixels `stride` apart, and back, by storage.
+  void (*load)(Storage storage, const void* from, Pixels pixels, T* to, int64_t stride);
   void (*store)(Storage storage, const T* from, int64_t stride, void* to, Pixels pixels);
+  // `columns` values of each of n pixels `stride` apart, one after another.
+  void (*pack)(int64_t n, const T* from, int64_t stride, T* to);
   // Rounds to the storage and back.
   void (*round)(Storage storage, T* values, int64_t n);
 };

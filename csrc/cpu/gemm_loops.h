@@ -42,6 +42,15 @@ struct Tile {
     run(k, at, b, c, stride, first);
   }
 
+  static void pack(int64_t n, const T* from, int64_t stride, T* to) {
+    for (int64_t i = 0; i < n; ++i) {
+      Vec* out = reinterpret_cast<Vec*>(to + i * kColumns);
+      const Vec* in = reinterpret_cast<const Vec*>(from + i * stride);
+      out[0] = in[0];
+      out[1] = in[1];
+    }
+  }
+
   static void packed(int64_t k, const T* a, const T* b, T* c, int64_t stride, bool first) {
     auto at = [=](int r, int64_t i) __attribute__((always_inline)) { return a[i * kTileRows + r]; };
     run(k, at, b, c, stride, first);
@@ -56,25 +65,21 @@ inline void assign(float16& to, float v) { to.bits = to_float16(v); }
 
 template <typename T, typename S>
 struct Movement {
-  static void load(const void* from, Pixels p, T* __restrict to) {
+  static void load(const void* from, Pixels p, T* __restrict to, int64_t stride) {
     const S* __restrict s = static_cast<const S*>(from);
     if (p.channel_stride == 1) {
-      const bool dense = p.pixel_stride == p.channels;
+      const bool dense = p.pixel_stride == p.channels && stride == p.channels;
       const int64_t rows = dense ? 1 : p.width, n = dense ? p.width * p.channels : p.channels;
       for (int64_t w = 0; w < rows; ++w) {
         const S* __restrict in = s + w * p.pixel_stride;
-        T* __restrict out = to + w * n;
+        T* __restrict out = to + w * stride;
         for (int64_t i = 0; i < n; ++i) out[i] = T(value(in[i]));
       }
       return;
     }
-    // blocks of channels, so that the lines written to stay in the cache
-    for (int64_t c0 = 0; c0 < p.channels; c0 += 16) {
-      const int64_t c1 = c0 + 16 < p.channels ? c0 + 16 : p.channels;
-      for (int64_t c = c0; c < c1; ++c) {
-        const S* in = s + c * p.channel_stride;
-        for (int64_t w = 0; w < p.width; ++w) to[w * p.channels + c] = T(value(in[w * p.pixel_stride]));
-      }
+    for (int64_t c = 0; c < p.channels; ++c) {
+      const S* in = s + c * p.channel_stride;
+      for (int64_t w = 0; w < p.width; ++w) to[w * stride + c] = T(value(in[w * p.pixel_stride]));
     }
   }
 
@@ -88,12 +93,9 @@ struct Movement {
       }
       return;
     }
-    for (int64_t c0 = 0; c0 < p.channels; c0 += 16) {
-      const int64_t c1 = c0 + 16 < p.channels ? c0 + 16 : p.channels;
-      for (int64_t c = c0; c < c1; ++c) {
-        S* out = s + c * p.channel_stride;
-        for (int64_t w = 0; w < p.width; ++w) assign(out[w * p.pixel_stride], from[w * stride + c]);
-      }
+    for (int64_t c = 0; c < p.channels; ++c) {
+      S* out = s + c * p.channel_stride;
+      for (int64_t w = 0; w < p.width; ++w) assign(out[w * p.pixel_stride], from[w * stride + c]);
     }
   }
 
@@ -121,12 +123,13 @@ Gemm<T> gemm() {
       Tile<T>::kColumns,
       Tile<T>::rows,
       Tile<T>::packed,
-      [](Storage storage, const void* from, Pixels pixels, T* to) {
-        by_storage<T>(storage, [&](auto move) { move.load(from, pixels, to); });
+      [](Storage storage, const void* from, Pixels pixels, T* to, int64_t stride) {
+        by_storage<T>(storage, [&](auto move) { move.load(from, pixels, to, stride); });
       },
       [](Storage storage, const T* from, int64_t stride, void* to, Pixels pixels) {
         by_storage<T>(storage, [&](auto move) { move.store(from, stride, to, pixels); });
       },
+      Tile<T>::pack,
       [](Storage storage, T* values, int64_t n) {
         if (storage != Storage::exact) by_storage<T>(storage, [&](auto move) { move.round(values, n); });
       },
