@@ -8,12 +8,15 @@ import torch
 from torch import nn
 
 from fastgan import backends
-from fastgan.nn._layers import ACT, CONV, NORM, Activation, kind_of, scan
+from fastgan.nn._layers import ACT, CONV, NORM, Activation, kind_of, parts, scan
 from fastgan.nn._reasons import (
     shows_output,
     vectors_of,
+    vendors_convolution,
+    why_not_act,
     why_not_backend,
-    why_not_conv_act,
+    why_not_conv,
+    why_not_conv_norm_act,
     why_not_here,
     why_not_norm,
     why_not_norm_act,
@@ -27,7 +30,7 @@ _HEADER = ("layer", "what", "fused", "backend", "why not, or how")
 _ALONE = {
     NORM: "not in a group: no activation beside it that fastgan can see",
     ACT: "not in a group: no batch norm or convolution beside it that fastgan can see",
-    CONV: "runs as torch's convolution",
+    CONV: "not in a group: nothing that fastgan can see calls it",
 }
 Row = tuple[str, str, str, str, str]
 
@@ -64,12 +67,13 @@ def explain(model: nn.Module) -> str:
 
 
 class _Layers(NamedTuple):
-    """The layers of a group: their names in the module that calls them, in order."""
+    """The layers of a group: their names in the module that calls them, in order, and what each is."""
 
-    kind: int
     names: tuple[str, ...]
-    layer: Any
-    act: Activation
+    conv: Any
+    norm: Any
+    act: Activation | None
+    act_first: bool
     private: bool
 
 
@@ -82,8 +86,8 @@ def _name(module: nn.Module | tuple[str, float, bool]) -> str:
 
 
 def _what(group: _Layers) -> str:
-    names = [_name(group.layer), _name(group.act)]
-    return " + ".join(reversed(names) if group.kind == ACT else names)
+    after = (group.act, group.norm) if group.act_first else (group.norm, group.act)
+    return " + ".join(_name(layer) for layer in (group.conv, *after) if layer is not None)
 
 
 def _inside(module: nn.Module) -> tuple[list[_Layers], str | None]:
@@ -95,10 +99,9 @@ def _inside(module: nn.Module) -> tuple[list[_Layers], str | None]:
         groups = [_traced(module, group) for group in cls.__dict__["_fastgan_groups"]]
         return groups, "its forward was traced and runs groups"
     if isinstance(module, (ConvNormAct2d, ConvTransposeNormAct2d)):
-        act = (module.activation, module.negative_slope, False)
-        return [] if module.norm is not None else [
-            _Layers(CONV, ("conv",), module.conv, act, False)
-        ], "runs its children"
+        act = None if module.norm is not None else (module.activation, module.negative_slope, False)
+        names = ("conv",) if module.norm is None else ("conv", "norm")
+        return [_Layers(names, module.conv, module.norm, act, False, True)], "runs its children as one group"
     if cls is nn.Sequential:
         return [], "not converted"
     if not any(True for _ in module.children()):
@@ -124,32 +127,53 @@ def _why_by_hand(module: nn.Module) -> str:
 def _scanned(module: nn.Module) -> list[_Layers]:
     names, children = list(module._modules), list(module._modules.values())
     groups = []
-    for kind, i in scan(children):  # type: ignore[arg-type]
+    for kind, first, count in scan(children):  # type: ignore[arg-type]
         if kind:
-            layer, act = (children[i + 1], children[i]) if kind == ACT else (children[i], children[i + 1])
-            private = i > 0 and not shows_output(children[i - 1])  # type: ignore[arg-type]
-            groups.append(_Layers(kind, (names[i], names[i + 1]), layer, act, private))  # type: ignore[arg-type]
+            layers: Any = children[first : first + count]
+            private = kind == CONV or (first > 0 and not shows_output(children[first - 1]))  # type: ignore[arg-type]
+            found = parts(layers, [kind_of(layer) for layer in layers])
+            groups.append(_Layers(tuple(names[first : first + count]), *found, private))
     return groups
 
 
 def _traced(module: nn.Module, group: Group) -> _Layers:
-    layer = module.get_submodule(group.layer)
-    if group.act is None:
-        return _Layers(group.kind, (group.layer,), layer, group.function or ("identity", 0.0, False), False)
-    names = (group.act, group.layer) if group.kind == ACT else (group.layer, group.act)
-    return _Layers(group.kind, names, layer, module.get_submodule(group.act), False)
+    after = (group.act, group.norm) if group.act_first else (group.norm, group.act)
+    names = tuple(name for name in (group.conv, *after) if name is not None)
+    conv, norm, act = (None if n is None else module.get_submodule(n) for n in (group.conv, group.norm, group.act))
+    return _Layers(names, conv, norm, act or group.function, group.act_first, group.conv is not None)
+
+
+def _replaced(group: _Layers) -> bool:
+    known = ((group.conv, CONV), (group.norm, NORM), (group.act, ACT))
+    return any(layer is not None and not isinstance(layer, tuple) and kind_of(layer) != kind for layer, kind in known)
 
 
 def _verdict(group: _Layers) -> tuple[str, str, str]:
     """Return whether the group is fused, the backend, and why not."""
-    kind, _, layer, act, private = group
-    if kind_of(layer) != (CONV if kind == CONV else NORM) or not (isinstance(act, tuple) or kind_of(act) == ACT):
+    if _replaced(group):
         return "no", "", "a layer was replaced by one of a type fastgan does not know"
-    if kind == CONV:
-        return _backend("bias_act", layer.weight, why_not_here() or why_not_conv_act(layer, act))
-    vectors = vectors_of(layer)
-    reason = why_not_here() or why_not_norm_act(layer, act, kind == ACT, private) or why_not_norm(layer, vectors)
+    if group.conv is not None:
+        return _verdict_of_convolution(group)
+    vectors = vectors_of(group.norm)
+    assert group.act is not None
+    reason = why_not_here() or why_not_norm_act(group.norm, group.act, group.act_first, group.private)
+    reason = reason or why_not_norm(group.norm, vectors)
     return _backend("norm_act", next((v for v in vectors if v is not None), None), reason)
+
+
+def _verdict_of_convolution(group: _Layers) -> tuple[str, str, str]:
+    conv, norm, act = group.conv, group.norm, group.act
+    fused, backend, reason = _backend("conv_norm_act", conv.weight, why_not_here() or why_not_conv(conv))
+    if norm is not None:
+        after = why_not_conv_norm_act(norm, act) or why_not_norm(norm, vectors_of(norm))
+        what = "the norm and what follows run after it"
+    else:
+        after, what = why_not_act(act) if act is not None else "", "the activation runs after it"
+    if fused == "yes" and after:
+        return "in part", backend, f"{what}: {after}"
+    if fused == "no" and (norm is not None or act is not None) and not after:
+        return fused, backend, f"the convolution runs as torch's, what follows by fused ops: {reason}"
+    return fused, backend, reason or vendors_convolution(conv)
 
 
 def _backend(stem: str, parameter: torch.Tensor | None, reason: str) -> tuple[str, str, str]:

@@ -9,21 +9,49 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.parameter import Parameter
 
 from fastgan import ops
-from fastgan.nn._layers import ACT, CONV, CONVS, NORM, NORM_DIMS, Activation, activation_of, kind_of, stock_activation
+from fastgan.backends.reference.activation import SAVES_INPUT
+from fastgan.nn._conv import Convolution, Raw, Value, Vectors, autocast, conv_act, finish
+from fastgan.nn._layers import (
+    ACT,
+    CONV,
+    NORM,
+    NORM_DIMS,
+    Activation,
+    activation_after,
+    activation_of,
+    changes_input,
+    kind_of,
+    stock_activation,
+)
 from fastgan.nn._reasons import (
+    shows_output,
     vectors_of,
+    why_not_act,
     why_not_backend,
-    why_not_conv_act,
+    why_not_conv,
+    why_not_conv_norm_act,
     why_not_here,
     why_not_input,
-    why_not_module,
     why_not_norm,
     why_not_norm_act,
 )
-from fastgan.nn.functional import run_norm_act
+from fastgan.nn._sync import process_group_of, sync_norm_act
+from fastgan.nn.functional import run_norm_act, update_running
+
+
+def count_batch(norm: _BatchNorm, vectors: Vectors) -> tuple[bool, float, Vectors]:
+    """Count the batch as torch does, and return whether its statistics are used, momentum, and what to update."""
+    weight, bias, mean, var = vectors
+    training, momentum = norm.training or mean is None, norm.momentum
+    if norm.training and not norm.track_running_stats:
+        mean = var = None
+    elif norm.training and (count := norm.num_batches_tracked) is not None:
+        count.add_(1)
+        if momentum is None:
+            momentum = 1.0 / float(count)
+    return training, 0.0 if momentum is None else momentum, (weight, bias, mean, var)
 
 
 def fused_norm_act(
@@ -36,17 +64,14 @@ def fused_norm_act(
     vectors = vectors_of(norm)
     if why_not_norm(norm, vectors, x) or why_not_backend("norm_act", x.device, x.dtype):
         return None
-    weight, bias, mean, var = vectors
-    training, momentum = norm.training or mean is None, norm.momentum
-    if norm.training and not norm.track_running_stats:
-        mean = var = None
-    elif norm.training and (count := norm.num_batches_tracked) is not None:
-        count.add_(1)
-        if momentum is None:
-            momentum = 1.0 / float(count)
-    momentum = 0.0 if momentum is None else momentum
+    group = process_group_of(norm)
+    if group is not None and act_first:
+        return None
+    training, momentum, vectors = count_batch(norm, vectors)
+    if group is not None:
+        return sync_norm_act(x, None, vectors, momentum, norm.eps, activation, negative_slope, group)
     attributes = (norm.eps, activation, negative_slope, act_first)
-    return run_norm_act(x, weight, bias, mean, var, training, momentum, *attributes)
+    return run_norm_act(x, *vectors, training, momentum, *attributes)
 
 
 def norm_act(x: Tensor, norm: _BatchNorm, act: Activation, act_first: bool = False, private: bool = False) -> Tensor:
@@ -64,40 +89,64 @@ def norm_act(x: Tensor, norm: _BatchNorm, act: Activation, act_first: bool = Fal
     return norm(stock_activation(x, act)) if act_first else stock_activation(norm(x), act)
 
 
-def _pulls_bias(conv: _ConvNd, x: Tensor) -> bool:
-    t, bias = type(conv), conv.bias
-    if bias is None or t not in CONVS or x.dim() != CONVS[t][0] or why_not_module(conv):
-        return False
-    plain = type(bias) is Parameter or type(bias) is Tensor
-    return plain and bias.dtype == conv.weight.dtype and bias.device == x.device and bias.numel() == conv.out_channels
+def conv_group(
+    value: Value, conv: _ConvNd, norm: _BatchNorm | None = None, act: Activation | None = None, act_first: bool = False,
+    lazy: bool = False,
+) -> Value:  # fmt: skip
+    """Return act(norm(conv(value))), norm(act(conv(value))) with ``act_first``, or less where norm or act is None.
+
+    Args:
+        lazy: the next layer is a convolution, so that norm and activation may be left to it.
+    """
+    x = value.u if isinstance(value, Raw) else value
+    if why_not_conv(conv, x):
+        return _after(conv(finish(value)), norm, act, act_first, not shows_output(conv))
+    c = Convolution.of(conv)
+    if c.why_not(x) or why_not_backend("conv_norm_act", x.device, autocast(x, x.device.type).dtype):
+        return _after(c.stock(finish(value)), norm, act, act_first)
+    if norm is None:
+        if act is None or why_not_act(act):
+            return _after(conv_act(value, c, "identity", 0.0, lazy and act is None), None, act, False)
+        return conv_act(value, c, *activation_of(act), lazy)
+    shape = (x.shape[0], c.channels(), *c.output_size(x))
+    meta = (shape, x.device, autocast(x, x.device.type).dtype)
+    after, first = activation_after(norm, act, act_first)
+    name, slope = activation_of(after)
+    separate = first and (name in SAVES_INPUT or process_group_of(norm) is not None)
+    if separate or why_not_conv_norm_act(norm, act) or why_not_norm(norm, vectors_of(norm), meta):
+        return _after(conv_act(value, c, "identity", 0.0, False), norm, act, act_first)
+    return _conv_norm_act(value, c, norm, name, slope, first, lazy)
 
 
-def _without_bias(x: Tensor, conv: _ConvNd) -> Tensor:
-    transposed = CONVS[type(conv)][1]
-    if transposed is None:
-        return conv._conv_forward(x, conv.weight, None)
-    sizes = (conv.stride, conv.padding, conv.output_padding, conv.groups, conv.dilation)
-    return transposed(x, conv.weight, None, *sizes)
+def _conv_norm_act(
+    value: Value, conv: Convolution, norm: _BatchNorm, name: str, slope: float, act_first: bool, lazy: bool
+) -> Value:
+    training, momentum, vectors = count_batch(norm, vectors_of(norm))
+    if not training and not act_first and not torch.is_grad_enabled() and conv.foldable():
+        return conv_act(value, conv.folded(vectors, norm.eps), name, slope, lazy)
+    group = process_group_of(norm)
+    raw = conv.norm_act(value, vectors, training, norm.eps, name, slope, act_first, lazy and group is None)
+    if group is not None:
+        return sync_norm_act(raw.u, raw.norm[2:], vectors, momentum, norm.eps, name, slope, group)
+    if training:
+        update_running(raw.u, vectors, raw.norm, momentum)
+    return raw if lazy else finish(raw)
 
 
-def _result_dtype(x: Tensor) -> torch.dtype:
-    device_type = x.device.type
-    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else x.dtype
-
-
-def conv_act(x: Tensor, conv: _ConvNd, act: Activation) -> Tensor:
-    """Return act(conv(x)): bias and activation by one op where nobody can tell, else by the modules."""
-    if why_not_conv_act(conv, act) or why_not_input(x):
-        return stock_activation(conv(x), act)
-    if why_not_backend("bias_act", x.device, _result_dtype(x)):
-        return stock_activation(conv(x), act)
-    name, slope = activation_of(act)
-    if _pulls_bias(conv, x):
-        return ops.bias_act.bias_act(_without_bias(x, conv), conv.bias, name, slope)
-    y = conv(x)
-    if why_not_input(y) or y.dim() < 2:
+def _after(
+    y: Tensor, norm: _BatchNorm | None, act: Activation | None, act_first: bool, private: bool = True
+) -> Tensor:
+    """Return what the layers after a convolution make of its result; private: nobody else holds it."""
+    if norm is not None:
+        return norm(y) if act is None else norm_act(y, norm, act, act_first, private)
+    if act is None:
+        return y
+    if not private and changes_input(act):
         return stock_activation(y, act)
-    return ops.bias_act.bias_act(y, None, name, slope)
+    name, slope = activation_of(act)
+    if why_not_act(act) or why_not_input(y) or y.dim() < 2 or why_not_backend("bias_act", y.device, y.dtype):
+        return stock_activation(y, act)
+    return y if name == "identity" else ops.bias_act.bias_act(y, None, name, slope)
 
 
 def traced_norm_act(x: Tensor, norm: nn.Module, act: Activation, act_first: bool = False) -> Tensor:
@@ -107,11 +156,18 @@ def traced_norm_act(x: Tensor, norm: nn.Module, act: Activation, act_first: bool
     return norm(stock_activation(x, act)) if act_first else stock_activation(norm(x), act)
 
 
-def traced_conv_act(x: Tensor, conv: nn.Module, act: Activation) -> Tensor:
-    """``conv_act`` for traced code, where the modules may have been replaced since."""
-    if kind_of(conv) == CONV and _still_known(act) and not why_not_here():
-        return conv_act(x, conv, act)  # type: ignore[arg-type]
-    return stock_activation(conv(x), act)
+def traced_conv(
+    x: Tensor, conv: nn.Module, norm: nn.Module | None = None, act: Activation | None = None, act_first: bool = False
+) -> Tensor:
+    """``conv_group`` for traced code, where the modules may have been replaced since."""
+    known = kind_of(conv) == CONV and (norm is None or kind_of(norm) == NORM) and (act is None or _still_known(act))
+    if known and not why_not_here():
+        return finish(conv_group(x, conv, norm, act, act_first))  # type: ignore[arg-type]
+    y = conv(x)
+    for layer in (act, norm) if act_first else (norm, act):
+        if layer is not None:
+            y = stock_activation(y, layer)
+    return y
 
 
 def _still_known(act: Activation) -> bool:

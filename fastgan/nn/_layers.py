@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,12 @@ ACTIVATION_NAMES: dict[type, str] = {
     nn.SiLU: "silu",
 }
 # the dimensions of an input
-NORM_DIMS: dict[type, tuple[int, ...]] = {nn.BatchNorm1d: (2, 3), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (5,)}
+NORM_DIMS: dict[type, tuple[int, ...]] = {
+    nn.BatchNorm1d: (2, 3),
+    nn.BatchNorm2d: (4,),
+    nn.BatchNorm3d: (5,),
+    nn.SyncBatchNorm: (2, 3, 4, 5),
+}
 # the dimensions of a batch, and for transposed ones the function
 CONVS: dict[type, tuple[int, Callable[..., Tensor] | None]] = {
     nn.Conv1d: (3, None),
@@ -48,33 +54,58 @@ def kind_of(module: nn.Module) -> int:
     return kind
 
 
-def scan(children: Sequence[nn.Module]) -> list[tuple[int, int]]:
-    """Return (kind, index) of each step.
+class Step(NamedTuple):
+    """Neighbouring layers that one op may do: a convolution and what follows it, or norm and activation without one."""
 
-    The kind is NORM for a norm and its activation, ACT for an activation and its norm, CONV for a convolution and its
-    activation, and OTHER for one layer.
+    kind: int
+    first: int
+    count: int
+
+
+def scan(children: Sequence[nn.Module]) -> list[Step]:
+    """Return the steps that run all children in order.
+
+    CONV begins with a convolution; a norm, an activation, or both in either order may follow. NORM is a norm and its
+    activation, ACT an activation and its norm, and OTHER one layer.
     """
     kinds = [KINDS.get(type(child)) or kind_of(child) for child in children]
-    last = len(kinds) - 1
     steps, i = [], 0
-    while i <= last:
-        kind = kinds[i]
-        if kind and i < last:
-            after = kinds[i + 1]
-            if kind == NORM:
-                fused = after == ACT
-            elif kind == ACT:
-                fused = after == NORM
-            else:
-                # the norm after it takes the activation
-                fused = after == ACT and (i + 1 == last or kinds[i + 2] != NORM)
-            if fused:
-                steps.append((kind, i))
-                i += 2
-                continue
-        steps.append((OTHER, i))
-        i += 1
+    while i < len(kinds):
+        kind, after = kinds[i], tuple(kinds[i + 1 : i + 3])
+        count = 1
+        if kind == CONV:
+            count += 2 if after in ((NORM, ACT), (ACT, NORM)) else after[:1] in ((NORM,), (ACT,))
+        elif (kind, *after[:1]) in ((NORM, ACT), (ACT, NORM)):
+            count = 2
+        steps.append(Step(kind if kind == CONV or count > 1 else OTHER, i, count))
+        i += count
     return steps
+
+
+class Parts(NamedTuple):
+    """What the layers of a step do."""
+
+    conv: Any
+    norm: Any
+    act: Any
+    act_first: bool
+
+
+def parts(layers: Sequence[nn.Module], kinds: Sequence[int]) -> Parts:
+    """Return convolution, norm and activation of a step, None for those it lacks."""
+    found = {kind: layer for kind, layer in zip(kinds, layers, strict=True)}
+    act_first = NORM in kinds and ACT in kinds and kinds.index(ACT) < kinds.index(NORM)
+    return Parts(found.get(CONV), found.get(NORM), found.get(ACT), act_first)
+
+
+def activation_after(norm: nn.Module, act: Activation | None, act_first: bool) -> tuple[Activation, bool]:
+    """Return the activation of a norm and whether it comes first: the one beside it, else its own, else identity."""
+    if act is not None:
+        return act, act_first
+    if type(norm) in NORM_DIMS:
+        return ("identity", 0.0, False), False
+    # a BatchNormAct2d
+    return (norm.activation, norm.negative_slope, False), norm.act_first  # type: ignore[return-value]
 
 
 def activation_of(act: Activation) -> tuple[str, float]:

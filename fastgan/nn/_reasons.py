@@ -6,6 +6,8 @@ prints the same.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -13,12 +15,17 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as _module
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import Parameter
 
 from fastgan import backends
 from fastgan.nn._checks import DTYPES
+from fastgan.nn._conv import Vectors
 from fastgan.nn._layers import CONV, NORM_DIMS, Activation, activation_of, changes_input, kind_of
-from fastgan.nn.functional import Vectors
+
+
+# shape, device and dtype of a tensor that is not there yet
+Meta = tuple[Sequence[int], torch.device, torch.dtype]
 
 
 def shows_output(module: nn.Module) -> bool:
@@ -86,8 +93,10 @@ def vectors_of(norm: _BatchNorm) -> Vectors:
     return norm.weight, norm.bias, norm.running_mean, norm.running_var
 
 
-def why_not_norm(norm: _BatchNorm, vectors: Vectors, x: Tensor | None = None) -> str:
+def why_not_norm(norm: _BatchNorm, vectors: Vectors, x: Tensor | Meta | None = None) -> str:
     """Return which state of a batch norm, or which input of it, ``norm_act`` does not serve; empty if it serves all."""
+    if isinstance(x, Tensor):
+        x = (x.shape, x.device, x.dtype)
     if (vectors[2] is None) != (vectors[3] is None):
         return "there is only one of running_mean and running_var"
     if not norm.eps > 0 or not (norm.momentum is None or 0 <= norm.momentum <= 1):
@@ -106,11 +115,11 @@ def why_not_norm(norm: _BatchNorm, vectors: Vectors, x: Tensor | None = None) ->
                 return "its parameters and buffers differ in dtype, device or length"
         if dtype not in DTYPES:
             return f"its parameters are {dtype}"
-        if x is not None and (x.device != device or x.shape[1] != channels):
+        if x is not None and (x[1] != device or x[0][1] != channels):
             return "the input has another number of channels or is on another device"
-        if x is not None and dtype is not x.dtype and (dtype != torch.float32 or x.dtype == torch.float64):
-            return f"its parameters are {dtype}, the input is {x.dtype}"
-    if x is not None and (norm.training or vectors[2] is None) and x.numel() == x.shape[1]:
+        if x is not None and dtype is not x[2] and (dtype != torch.float32 or x[2] == torch.float64):
+            return f"its parameters are {dtype}, the input is {x[2]}"
+    if x is not None and (norm.training or vectors[2] is None) and math.prod(x[0]) == x[0][1]:
         return "there is one value per channel"
     return ""
 
@@ -151,9 +160,25 @@ def why_not_norm_act(norm: _BatchNorm, act: Activation, act_first: bool = False,
     return reason
 
 
-def why_not_conv_act(conv: nn.Module, act: Activation) -> str:
-    """Return why the modules of a group must be called themselves. A convolution that is called keeps its bias."""
-    reason = why_not_act(act)
-    if not reason and changes_input(act) and shows_output(conv):
-        return "the activation changes in place what the hooks of the convolution see"
-    return reason or ("there is nothing to fuse" if activation_of(act)[0] == "identity" else "")
+def why_not_conv_norm_act(norm: _BatchNorm, act: Activation | None) -> str:
+    """Return why the norm after a convolution must be called itself; nobody else holds what it gets."""
+    return why_not_module(norm) if act is None else why_not_norm_act(norm, act, False, private=True)
+
+
+def why_not_conv(conv: _ConvNd, x: Tensor | None = None) -> str:
+    """Return why a convolution must be called itself, empty if ``conv_norm_act`` may do its work on x."""
+    if not isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)):
+        return "there are fused convolutions in two dimensions only"
+    reason = why_not_module(conv)
+    if not reason and conv.padding_mode != "zeros":
+        reason = f"padding_mode is {conv.padding_mode!r}"
+    if not reason and isinstance(conv.padding, str):
+        reason = f"padding is {conv.padding!r}"
+    if not reason and x is not None:
+        reason = why_not_input(x) or ("" if x.dim() == 4 else f"the input has {x.dim()} dimensions")
+    return reason
+
+
+def vendors_convolution(conv: _ConvNd) -> str:
+    """Return why a convolution's matrix products are the vendor's, empty if they may be fused kernels."""
+    return "the vendor's convolution with fused kernels around it: groups" if conv.groups != 1 else ""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from fastgan.nn._fusion import traced_conv_act, traced_norm_act
+from fastgan.nn._fusion import traced_conv, traced_norm_act
 from fastgan.nn._layers import ACT, CONV, NORM, kind_of
 from fastgan.nn._source import Proof, Unproven
 
@@ -36,12 +36,14 @@ _PLAIN = {getattr, *(f for f in vars(operator).values() if callable(f))}
 
 
 class Group(NamedTuple):
-    """Layers that one op runs: the path of the norm or convolution, and the path or the function of the activation."""
+    """Layers that one op runs: their paths, None for those that are not there; ``function`` for an activation that is
+    called by name."""
 
-    kind: int
-    layer: str
+    conv: str | None
+    norm: str | None
     act: str | None
     function: tuple[str, float, bool] | None
+    act_first: bool
 
 
 class Traced(NamedTuple):
@@ -175,22 +177,46 @@ def _kind(node: fx.Node, module: nn.Module) -> int:
     return kind_of(module.get_submodule(str(node.target)))
 
 
-def _match(first: fx.Node, module: nn.Module) -> tuple[int, fx.Node, _Activation] | None:
-    """Return kind, second node and activation of the group that a node begins; the second is next and its only user."""
-    second = _next(first)
-    if list(first.users) != [second] or second.args[:1] != (first,):
-        return None
-    kind = _kind(first, module)
-    if kind in (NORM, CONV):
-        act = _activation(second, module)
-        third = _next(second)
-        if act is None or (kind == CONV and _kind(third, module) == NORM and second in third.args):
+def _follows(node: fx.Node) -> fx.Node | None:
+    """Return the next node if it takes the result of this one and nobody else does."""
+    second = _next(node)
+    return second if list(node.users) == [second] and second.args[:1] == (node,) else None
+
+
+class _Found(NamedTuple):
+    nodes: list[fx.Node]
+    conv: fx.Node | None
+    norm: fx.Node | None
+    act: _Activation | None
+    act_first: bool
+
+
+def _match(first: fx.Node, module: nn.Module) -> _Found | None:
+    """Return the group that a node begins; each node of it is the only user of the one before."""
+    kind, nodes, norm, act, act_first = _kind(first, module), [first], None, None, False
+    if kind == NORM:
+        norm = first
+    elif kind != CONV:
+        act = _activation(first, module)
+        # whoever made the input of an activation in place may hold it
+        if act is None or (act.function is not None and act.function[2]):
             return None
-        return kind, second, act
-    act = _activation(first, module)
-    if act is None or (act.function is not None and act.function[2]) or _kind(second, module) != NORM:
+        act_first = True
+    for _ in range(2 if kind == CONV else 1):
+        node = _follows(nodes[-1])
+        if node is None:
+            break
+        if norm is None and _kind(node, module) == NORM:
+            norm = node
+        elif act is None and (found := _activation(node, module)) is not None:
+            act, act_first = found, norm is None
+        else:
+            break
+        nodes.append(node)
+    if kind != CONV and (norm is None or act is None):
         return None
-    return ACT, second, act
+    both = norm is not None and act is not None
+    return _Found(nodes, first if kind == CONV else None, norm, act, both and act_first)
 
 
 def _fuse(graph: fx.Graph, module: nn.Module) -> list[Group]:
@@ -201,16 +227,18 @@ def _fuse(graph: fx.Graph, module: nn.Module) -> list[Group]:
         if found is None:
             node = node.next
             continue
-        kind, second, act = found
-        layer = second if kind == ACT else node
         with graph.inserting_before(node):
-            path = graph.get_attr(str(layer.target))
-            value = act.function if act.path is None else graph.get_attr(act.path)
-            arguments = (node.args[0], path, value, *((True,) if kind == ACT else ()))
-            fused = graph.call_function(traced_conv_act if kind == CONV else traced_norm_act, arguments)
-        second.replace_all_uses_with(fused)
-        graph.erase_node(second)
-        graph.erase_node(node)
-        groups.append(Group(kind, str(layer.target), act.path, act.function))
+            conv, norm = (None if n is None else graph.get_attr(str(n.target)) for n in (found.conv, found.norm))
+            act: Any = None
+            if found.act is not None:
+                act = found.act.function if found.act.path is None else graph.get_attr(found.act.path)
+            layers = (norm, act) if conv is None else (conv, norm, act)
+            function = traced_norm_act if conv is None else traced_conv
+            fused = graph.call_function(function, (node.args[0], *layers, found.act_first))
+        found.nodes[-1].replace_all_uses_with(fused)
+        for old in reversed(found.nodes):
+            graph.erase_node(old)
+        paths = (None if n is None else str(n.target) for n in (found.conv, found.norm))
+        groups.append(Group(*paths, *(found.act or (None, None)), found.act_first))
         node = fused.next
     return groups

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastgan import ops
-from fastgan.nn._checks import check_activation, check_batch_norm, check_convolution, check_input, check_vector
-
-Vectors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+from fastgan.backends.reference.activation import SAVES_INPUT
+from fastgan.nn._checks import (
+    check_activation,
+    check_batch_norm,
+    check_convolution,
+    check_input,
+    check_output,
+    check_vector,
+    pair,
+)
+from fastgan.nn._conv import Convolution, Vectors, conv_act, finish, same_padding
 
 
 def bias_act(
@@ -32,14 +39,19 @@ def bias_act(
     Source: derived in backends/reference/bias_act.py.
     """
     check_input("bias_act", x)
-    check_vector("bias_act", "bias", bias, x)
+    check_vector("bias_act", "bias", bias, x.shape[1], x.device)
     check_activation("bias_act", activation, negative_slope)
     return ops.bias_act.bias_act(x, bias, activation, negative_slope)
 
 
 @torch.no_grad()
-def _update_running(running: Tensor, batch: Tensor, momentum: float) -> None:
-    running.lerp_(batch.to(running.dtype), momentum)
+def update_running(x: Tensor, running: Vectors, batch: Vectors, momentum: float) -> None:
+    """Move running mean and variance, the last two, towards those of the batch x; an empty batch leaves them."""
+    count = x.numel() // x.shape[1]
+    for i, correction in ((2, 1.0), (3, count / max(count - 1, 1))):
+        to, of = running[i], batch[i]
+        if to is not None and of is not None and count > 0:
+            to.lerp_((of * correction).to(to.dtype), momentum)
 
 
 def batch_norm_act(
@@ -81,7 +93,7 @@ def batch_norm_act(
     Source: Ioffe and Szegedy 2015, eq. 1-4; both backward orders are derived in backends/reference/norm_act.py.
     """
     check_input("batch_norm_act", x)
-    check_batch_norm("batch_norm_act", x, weight, bias, running_mean, running_var, training, momentum, eps)
+    check_batch_norm("batch_norm_act", x.shape, x.device, weight, bias, running_mean, running_var, training, momentum, eps)
     check_activation("batch_norm_act", activation, negative_slope)
     attributes = (eps, activation, negative_slope, act_first)
     return run_norm_act(x, weight, bias, running_mean, running_var, training, momentum, *attributes)
@@ -95,21 +107,26 @@ def run_norm_act(
     if not training:
         return ops.norm_act.norm_act_eval(x, weight, bias, running_mean, running_var, False, *attributes)
     y, mean, var = ops.norm_act.norm_act(x, weight, bias, *attributes)
-    if running_mean is not None and running_var is not None and x.numel() > 0:
-        count = x.numel() // x.shape[1]
-        _update_running(running_mean, mean, momentum)
-        _update_running(running_var, var * (count / (count - 1)), momentum)
+    update_running(x, (weight, bias, running_mean, running_var), (None, None, mean, var), momentum)
     return y
 
 
-def _stem_after(
-    op: str, y: Tensor, bias: Tensor | None, norm: bool, vectors: Vectors, training: bool,
+def _run_convolution(
+    op: str, x: Tensor, conv: Convolution, norm: bool, vectors: Vectors, training: bool,
     momentum: float, eps: float, activation: str, negative_slope: float, act_first: bool,
 ) -> Tensor:  # fmt: skip
+    check_output(op, x, conv)
     if not norm:
-        return ops.bias_act.bias_act(y, bias, activation, negative_slope)
-    check_batch_norm(op, y, *vectors, training, momentum, eps, prefix="norm_")
-    return run_norm_act(y, *vectors, training, momentum, eps, activation, negative_slope, act_first)
+        return conv_act(x, conv, activation, negative_slope, False)
+    batch = (x.shape[0], conv.channels(), *conv.output_size(x))
+    check_batch_norm(op, batch, x.device, *vectors, training, momentum, eps, prefix="norm_")
+    if act_first and activation in SAVES_INPUT:
+        y = conv.run(x, "identity", 0.0, False, False)[0]
+        return run_norm_act(y, *vectors, training, momentum, eps, activation, negative_slope, act_first)
+    raw = conv.norm_act(x, vectors, training, eps, activation, negative_slope, act_first, False)
+    if training:
+        update_running(raw.u, vectors, raw.norm, momentum)
+    return finish(raw)
 
 
 def conv_norm_act(
@@ -133,7 +150,7 @@ def conv_norm_act(
     negative_slope: float = 0.2,
     act_first: bool = False,
 ) -> Tensor:
-    r"""Convolution, batch normalisation and activation; for now torch's convolution, then the rest fused.
+    r"""Convolution, batch normalisation and activation, fused.
 
     y = act(norm(conv(x, weight) + bias)), or act(conv(x, weight) + bias) without ``norm``. Equal to
     ``F.leaky_relu(F.batch_norm(F.conv2d(...), ...))``. Differentiable twice in x, weight, bias, norm_weight, norm_bias.
@@ -149,14 +166,18 @@ def conv_norm_act(
         act_first: activation before the normalisation.
     Returns: (N, C_out, H', W') in the dtype and memory format of ``F.conv2d``.
     Raises: ValueError or TypeError naming the argument; BackendUnavailable when a backend was named and cannot serve.
-    Precision: the convolution's is torch's, the rest as in ``batch_norm_act`` and ``bias_act``.
+    Precision: float32 accumulation (float64 for float64); statistics of the rounded result of the convolution.
+    Deterministic. Saves x, weight, the result of the convolution, mean and var for backward.
+    Source: derived in backends/reference/conv_norm_act.py.
     """
     op = "conv_norm_act"
     check_convolution(op, x, weight, bias, False, groups, stride, padding, dilation)
     check_activation(op, activation, negative_slope)
-    y = F.conv2d(x, weight, bias if norm else None, stride, padding, dilation, groups)
+    x, padding = same_padding(x, weight, padding, pair(dilation))
+    sizes = (pair(stride), pair(padding), pair(dilation), (0, 0), False, groups)
     vectors = (norm_weight, norm_bias, running_mean, running_var)
-    return _stem_after(op, y, bias, norm, vectors, training, momentum, eps, activation, negative_slope, act_first)
+    conv, after = Convolution(weight, bias, *sizes), (training, momentum, eps, activation, negative_slope, act_first)
+    return _run_convolution(op, x, conv, norm, vectors, *after)
 
 
 def conv_transpose_norm_act(
@@ -181,7 +202,7 @@ def conv_transpose_norm_act(
     negative_slope: float = 0.2,
     act_first: bool = False,
 ) -> Tensor:
-    r"""Transposed convolution, batch normalisation and activation; for now torch's convolution, then the rest fused.
+    r"""Transposed convolution, batch normalisation and activation, fused.
 
     As ``conv_norm_act``, with ``F.conv_transpose2d`` and its order of arguments. Differentiable twice in x, weight,
     bias, norm_weight, norm_bias.
@@ -194,11 +215,14 @@ def conv_transpose_norm_act(
         norm and all after it: as in ``conv_norm_act``.
     Returns: (N, C_out, H', W') in the dtype and memory format of ``F.conv_transpose2d``.
     Raises: ValueError or TypeError naming the argument; BackendUnavailable when a backend was named and cannot serve.
-    Precision: the convolution's is torch's, the rest as in ``batch_norm_act`` and ``bias_act``.
+    Precision: float32 accumulation (float64 for float64); statistics of the rounded result of the convolution.
+    Deterministic. Saves x, weight, the result of the convolution, mean and var for backward.
+    Source: derived in backends/reference/conv_norm_act.py.
     """
     op = "conv_transpose_norm_act"
-    check_convolution(op, x, weight, bias, True, groups, stride, padding, dilation)
+    check_convolution(op, x, weight, bias, True, groups, stride, padding, dilation, output_padding)
     check_activation(op, activation, negative_slope)
-    y = F.conv_transpose2d(x, weight, bias if norm else None, stride, padding, output_padding, groups, dilation)
+    sizes = (pair(stride), pair(padding), pair(dilation), pair(output_padding), True, groups)
     vectors = (norm_weight, norm_bias, running_mean, running_var)
-    return _stem_after(op, y, bias, norm, vectors, training, momentum, eps, activation, negative_slope, act_first)
+    conv, after = Convolution(weight, bias, *sizes), (training, momentum, eps, activation, negative_slope, act_first)
+    return _run_convolution(op, x, conv, norm, vectors, *after)

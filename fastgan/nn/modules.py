@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastgan.nn import functional as FF
 from fastgan.nn._checks import check_activation
-from fastgan.nn._fusion import fused_norm_act, traced_conv_act
+from fastgan.nn._fusion import fused_norm_act, traced_conv
 from fastgan.nn._layers import KINDS, NORM, stock_activation
 from fastgan.nn._reasons import why_not_backend, why_not_here, why_not_input
 
@@ -154,17 +154,17 @@ class _ConvStem(nn.Module):
         self.negative_slope = negative_slope
 
     def forward(self, x: Tensor) -> Tensor:
+        # the layers may be parametrized, or have been replaced
         if self.norm is not None:
-            return self.norm(self.conv(x))
-        # the convolution may be parametrized, or have been replaced
-        return traced_conv_act(x, self.conv, (self.activation, self.negative_slope, False))
+            return traced_conv(x, self.conv, self.norm)
+        return traced_conv(x, self.conv, None, (self.activation, self.negative_slope, False))
 
     def extra_repr(self) -> str:
         return "" if self.norm is not None else _activation_repr(self.activation, self.negative_slope)
 
 
 class ConvNormAct2d(_ConvStem):
-    r"""``torch.nn.Conv2d``, batch norm and activation; for now torch's convolution, then the rest fused.
+    r"""``torch.nn.Conv2d``, batch norm and activation, fused.
 
     y = act(norm(conv(x))), norm(act(conv(x))) with ``act_first``, act(conv(x)) without ``norm``. Differentiable twice.
 
@@ -208,7 +208,7 @@ class ConvNormAct2d(_ConvStem):
 
 
 class ConvTransposeNormAct2d(_ConvStem):
-    r"""``torch.nn.ConvTranspose2d``, batch norm and activation; for now torch's convolution, then the rest fused.
+    r"""``torch.nn.ConvTranspose2d``, batch norm and activation, fused.
 
     As ``ConvNormAct2d``, with the arguments of ``torch.nn.ConvTranspose2d`` in its order. Differentiable twice.
 

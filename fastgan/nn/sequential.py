@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastgan.nn._fusion import conv_act, norm_act
-from fastgan.nn._layers import ACT, CONV, NORM, scan
+from fastgan.nn._conv import Value, finish
+from fastgan.nn._fusion import conv_group, norm_act
+from fastgan.nn._layers import ACT, CONV, NORM, kind_of, parts, scan
 from fastgan.nn._reasons import shows_output, why_not_here
 
 # set on the objects that convert changed, and taken away by revert
@@ -22,25 +23,30 @@ def run_children(self: nn.Sequential, input: Tensor) -> Tensor:
         for child in children:
             input = child(input)
         return input
-    for kind, i in scan(children):
-        child = children[i]
-        if kind == NORM:
-            input = norm_act(input, child, children[i + 1])
-        elif kind == ACT:
-            private = i > 0 and not shows_output(children[i - 1])
-            input = norm_act(input, children[i + 1], child, act_first=True, private=private)
-        elif kind == CONV:
-            input = conv_act(input, child, children[i + 1])
+    value: Value = input
+    steps = scan(children)
+    for step, after in zip(steps, [*steps[1:], None], strict=True):
+        layers = children[step.first : step.first + step.count]
+        if step.kind == CONV:
+            group = parts(layers, [kind_of(layer) for layer in layers])
+            value = conv_group(value, *group, lazy=after is not None and after.kind == CONV)
+        elif step.kind == NORM:
+            value = norm_act(finish(value), *layers)
+        elif step.kind == ACT:
+            private = step.first > 0 and not shows_output(children[step.first - 1])
+            value = norm_act(finish(value), *reversed(layers), act_first=True, private=private)
         else:
-            input = child(input)
-    return input
+            value = layers[0](finish(value))
+    return finish(value)
 
 
 class Sequential(nn.Sequential):
-    r"""``torch.nn.Sequential`` that runs norm and activation, and convolution and activation, as one fused op each.
+    r"""``torch.nn.Sequential`` that runs convolution, norm and activation as one fused op.
 
-    Same arguments, children, names and state_dict as ``torch.nn.Sequential``. Groups are batch norm -> activation,
-    activation -> batch norm, and convolution -> activation, where a convolution before a batch norm is called as it is.
+    Same arguments, children, names and state_dict as ``torch.nn.Sequential``. Groups are a convolution with a norm, an
+    activation or both after it, in either order, and norm -> activation or activation -> norm without a convolution.
+    Between two convolutions neither the normalised nor the activated tensor is written: the second convolution applies
+    norm and activation of the first while it loads, and only the first one's plain result is kept for backward.
     A group runs child by child where fusing could be noticed: children with hooks, with a forward of their own, in a
     state fastgan does not serve, or where no fast backend is there. ``fastgan.explain`` lists what runs how, and why.
     Differentiable twice.

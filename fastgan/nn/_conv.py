@@ -1,0 +1,189 @@
+"""Runs a convolution with the normalisation and activation around it as one op, and hands the rest on undone."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import Parameter
+
+from fastgan import ops
+from fastgan.backends.geometry import Attributes, output_channels, output_size
+from fastgan.backends.layout import is_channels_last
+from fastgan.backends.reference.activation import SAVES_INPUT
+
+_PLAIN = (Tensor, Parameter)
+Vectors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+_NO_NORM: Vectors = (None, None, None, None)
+
+
+class Raw(NamedTuple):
+    """A convolution's result whose normalisation and activation are still to be done: ``finish`` does them, or the next
+    convolution while it loads, so that neither result is ever written.
+
+    norm is (weight, bias, mean, var); ``training`` says that mean and var are those of u; ``channels_last`` is the
+    format that the finished tensor has.
+    """
+
+    u: Tensor
+    norm: Vectors
+    training: bool
+    eps: float
+    activation: str
+    negative_slope: float
+    channels_last: bool
+
+
+Value = Tensor | Raw
+
+
+def finish(value: Value) -> Tensor:
+    """Return the tensor that stands for what is still to be done."""
+    if not isinstance(value, Raw):
+        return value
+    y = ops.norm_act.norm_act_eval(
+        value.u, *value.norm, value.training, value.eps, value.activation, value.negative_slope, False
+    )
+    if y.dim() == 4 and is_channels_last(y) and not value.channels_last:
+        return y.contiguous()
+    return y
+
+
+class Convolution(NamedTuple):
+    """A convolution's tensors and sizes, with the weight read once: reading a parametrization may change its state."""
+
+    weight: Tensor
+    bias: Tensor | None
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    transposed: bool
+    groups: int
+
+    @classmethod
+    def of(cls, conv: _ConvNd) -> Convolution:
+        sizes = (conv.stride, conv.padding, conv.dilation, conv.output_padding, conv.transposed, conv.groups)
+        return cls(conv.weight, conv.bias, *sizes)  # type: ignore[arg-type]
+
+    def stock(self, x: Tensor) -> Tensor:
+        """Return torch's result, or raise torch's error."""
+        if self.transposed:
+            sizes: Any = (self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+            return F.conv_transpose2d(x, self.weight, self.bias, *sizes)
+        sizes = (self.stride, self.padding, self.dilation, self.groups)
+        return F.conv2d(x, self.weight, self.bias, *sizes)
+
+    def why_not(self, x: Tensor) -> str:
+        """Return why torch's convolution has to be called, mostly for its error; empty if the op may run."""
+        w, b = self.weight, self.bias
+        if type(w) not in _PLAIN or (b is not None and type(b) not in _PLAIN):
+            return "the weight or bias is no plain Tensor"
+        if w.dim() != 4 or (b is not None and (b.dim() != 1 or b.dtype != w.dtype or b.device != w.device)):
+            return "weight and bias do not fit together"
+        if x.device != w.device or x.shape[1] != (w.shape[0] if self.transposed else w.shape[1] * self.groups):
+            return "the input does not fit the weight"
+        if autocast(x, x.device.type).dtype != autocast(w, x.device.type).dtype:
+            return "input and weight differ in dtype"
+        if min(self.output_size(x)) < 1:
+            return "the input is smaller than the kernel"
+        return ""
+
+    def output_size(self, x: Tensor) -> list[int]:
+        """Return the spatial size of the result for x."""
+        return output_size(x.shape[2:], self.weight.shape[2:], self.attributes())
+
+    def channels(self) -> int:
+        """Return the number of channels of the result."""
+        return output_channels(self.weight.shape, self.attributes())
+
+    def attributes(self, **changes: Any) -> Attributes:
+        plain = Attributes(
+            list(self.stride), list(self.padding), list(self.dilation), list(self.output_padding), self.transposed,
+            self.groups, False, 0.0, "identity", 0.0, "identity", 0.0, False, False,
+        )  # fmt: skip
+        return plain._replace(**changes)
+
+    def norm_act(
+        self, value: Value, norm: Vectors, training: bool, eps: float, activation: str, negative_slope: float,
+        act_first: bool, inside: bool,
+    ) -> Raw:  # fmt: skip
+        """Return act(norm(conv(value))), still to be finished; norm has the statistics unless ``training``.
+
+        Args:
+            act_first: activation before the normalisation; not one of ``SAVES_INPUT`` where gradients are wanted.
+        """
+        on_store, on_load = (activation, "identity") if act_first else ("identity", activation)
+        weight, bias, mean, var = norm
+        u, *batch, last = self.run(value, on_store, negative_slope, training, inside)
+        mean, var = batch if training else (mean, var)
+        return Raw(u, (weight, bias, mean, var), training, eps, on_load, negative_slope, last)
+
+    def run(
+        self, value: Value, activation: str, negative_slope: float, stats: bool, inside: bool
+    ) -> tuple[Tensor, Tensor, Tensor, bool]:
+        """Return (y, mean, var, whether torch's result would be channels last).
+
+        Args:
+            inside: nobody but the next convolution sees y, so its memory format is free.
+        """
+        x, norm = (value.u, value.norm) if isinstance(value, Raw) else (value, _NO_NORM)
+        last = is_channels_last(self.weight) or (value.channels_last if isinstance(value, Raw) else is_channels_last(x))
+        a = self.attributes(
+            activation=activation, negative_slope=negative_slope, stats=stats, channels_last=last or (inside and x.is_cpu)
+        )
+        if isinstance(value, Raw):
+            loaded = {"norm_activation": value.activation, "norm_slope": value.negative_slope}
+            a = a._replace(training=value.training, eps=value.eps, **loaded)
+        device_type = x.device.type
+        weight, bias = autocast(self.weight, device_type), self.bias
+        y, mean, var = ops.conv_norm_act.conv_norm_act(autocast(x, device_type), weight, bias, *norm, *a)
+        return y, mean, var, last
+
+    def foldable(self) -> bool:
+        """Return whether each channel of the result has a slice of the weight in one dimension."""
+        return not self.transposed or self.groups == 1
+
+    def folded(self, norm: Vectors, eps: float) -> Convolution:
+        """Return the convolution with a normalisation by fixed statistics in its weight and bias."""
+        weight, bias, mean, var = (None if v is None else v.double() for v in norm)
+        assert mean is not None and var is not None
+        scale = torch.rsqrt(var + eps)
+        scale = scale if weight is None else scale * weight
+        shift = -mean * scale if self.bias is None else (self.bias - mean) * scale
+        shift = shift if bias is None else shift + bias
+        shape = (1, -1, 1, 1) if self.transposed else (-1, 1, 1, 1)
+        w = (self.weight * scale.reshape(shape)).to(self.weight.dtype)
+        return self._replace(weight=w, bias=shift.to(torch.promote_types(w.dtype, torch.float32)))
+
+
+def autocast(x: Tensor, device_type: str) -> Tensor:
+    """Return x as autocast hands it to a convolution."""
+    if not torch.is_autocast_enabled(device_type) or x.dtype == torch.float64:
+        return x
+    return x.to(torch.get_autocast_dtype(device_type))
+
+
+def same_padding(
+    x: Tensor, weight: Tensor, padding: int | tuple[int, ...] | str, dilation: tuple[int, int]
+) -> tuple[Tensor, int | tuple[int, ...]]:
+    """Return x and padding with the words ``same`` and ``valid`` made numbers; an odd one more goes into x."""
+    if not isinstance(padding, str):
+        return x, padding
+    if padding == "valid":
+        return x, 0
+    totals = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    if any(total % 2 for total in totals):
+        x = F.pad(x, (0, totals[1] % 2, 0, totals[0] % 2))
+    return x, tuple(total // 2 for total in totals)
+
+
+def conv_act(value: Value, conv: Convolution, activation: str, negative_slope: float, inside: bool) -> Tensor:
+    """Return act(conv(value))."""
+    if activation in SAVES_INPUT and torch.is_grad_enabled():
+        y = conv._replace(bias=None).run(value, "identity", 0.0, False, False)[0]
+        return ops.bias_act.bias_act(y, conv.bias, activation, negative_slope)
+    return conv.run(value, activation, negative_slope, False, inside)[0]
