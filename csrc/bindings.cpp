@@ -28,5 +28,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("bias_act_fwd_cuda", &bias_act_fwd_cuda, NoGil());
   m.def("bias_act_bwd_cuda", &bias_act_bwd_cuda, NoGil());
   m.def("bias_act_bwd_bwd_cuda", &bias_act_bwd_bwd_cuda, NoGil());
+  m.def("conv_norm_act_gather_cuda", &conv_norm_act_gather_cuda, NoGil());
+  m.def("conv_norm_act_scatter_cuda", &conv_norm_act_scatter_cuda, NoGil());
+  m.def("conv_norm_act_wgrad_cuda", &conv_norm_act_wgrad_cuda, NoGil());
 #endif
 }

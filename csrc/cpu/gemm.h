@@ -40,6 +40,10 @@ namespace avx2 {
 template <typename T>
 Gemm<T> gemm();
 }  // namespace avx2
+namespace avx512 {
+template <typename T>
+Gemm<T> gemm();
+}  // namespace avx512
 
 template <typename T>
 Gemm<T> gemm();

@@ -29,7 +29,8 @@ Conversions<float> conversions<float>() {
 }
 template <typename T>
 Gemm<T> gemm() {
-  return has_avx2() ? avx2::gemm<T>() : baseline::gemm<T>();
+  static const bool has_avx512 = has_avx2() && __builtin_cpu_supports("avx512f");
+  return has_avx512 ? avx512::gemm<T>() : has_avx2() ? avx2::gemm<T>() : baseline::gemm<T>();
 }
 #else
 const char* instruction_set() { return "baseline"; }

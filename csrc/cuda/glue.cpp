@@ -1,10 +1,14 @@
 // The only place where torch and CUDA meet: tensors become parameter structs, on the current stream of their device.
 #include "cuda/glue.h"
 
+#include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <climits>
+
 #include "cuda/bias_act.h"
+#include "cuda/conv_norm_act.h"
 
 namespace fastgan {
 namespace {
@@ -26,20 +30,32 @@ Type type_of(const Tensor& t) {
   }
 }
 
+at::ScalarType accumulated(const Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+
+// What a kernel reads in place of a bias: dense, and of x's type or of the type that x is accumulated in.
+struct Bias {
+  std::optional<Tensor> dense;
+  bool widened = false;
+
+  Bias(const std::optional<Tensor>& bias, const Tensor& x) {
+    if (!bias.has_value()) return;
+    const at::ScalarType wide = accumulated(x);
+    const bool known = bias->scalar_type() == wide || bias->scalar_type() == x.scalar_type();
+    dense = (known ? *bias : bias->to(wide)).contiguous();
+    widened = dense->scalar_type() == wide;
+  }
+  const void* data() const { return dense ? dense->const_data_ptr() : nullptr; }
+};
+
 // Launches f with `x` as the tensor that gives sizes and type.
 void launch(cudaError_t (*f)(const BiasActParams&, cudaStream_t), const Tensor& x, const std::optional<Tensor>& bias,
             BiasActParams p, int64_t activation, double negative_slope) {
   const c10::cuda::CUDAGuard guard(x.device());
   const bool channels_inner = x.dim() == 2 || x.size(1) == 1 || !x.is_contiguous();
-  const at::ScalarType wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  std::optional<Tensor> dense_bias;
-  if (bias.has_value()) {
-    const bool known = bias->scalar_type() == wide || bias->scalar_type() == x.scalar_type();
-    dense_bias = (known ? *bias : bias->to(wide)).contiguous();
-  }
+  const Bias dense_bias(bias, x);
   p.x = x.const_data_ptr();
-  p.bias = dense_bias ? dense_bias->const_data_ptr() : nullptr;
-  p.bias_widened = dense_bias && dense_bias->scalar_type() == wide;
+  p.bias = dense_bias.data();
+  p.bias_widened = dense_bias.widened;
   p.type = type_of(x);
   p.size = x.numel();
   p.channels = x.size(1);
@@ -48,6 +64,74 @@ void launch(cudaError_t (*f)(const BiasActParams&, cudaStream_t), const Tensor& 
   p.negative_slope = negative_slope;
   const cudaError_t error = f(p, c10::cuda::getCurrentCUDAStream());
   TORCH_CHECK(error == cudaSuccess, "fastgan: bias_act did not launch: ", cudaGetErrorString(error));
+}
+
+int as_int(int64_t size) {
+  TORCH_CHECK_VALUE(size <= INT_MAX, "fastgan: conv_norm_act: sizes must be below 2**31, got ", size);
+  return int(size);
+}
+
+ConvOperand operand(const Tensor& t) {
+  ConvOperand o{};
+  o.channels = as_int(t.size(1));
+  o.height = as_int(t.size(2));
+  o.width = as_int(t.size(3));
+  as_int(t.size(2) * t.size(3));
+  o.stride_n = t.stride(0);
+  o.stride_c = t.stride(1);
+  o.stride_h = t.stride(2);
+  o.stride_w = t.stride(3);
+  return o;
+}
+
+// The vectors of `norm` must be dense and of the accumulation type, and live until the launch.
+ConvOperand operand(const Tensor& t, const ConvMask& mask, const ConvNorm& norm) {
+  ConvOperand o = operand(t);
+  const auto& [y, mask_activation, mask_slope] = mask;
+  const auto& [scale, shift, norm_activation, norm_slope] = norm;
+  TORCH_INTERNAL_ASSERT(!(y && scale) && scale.has_value() == shift.has_value());
+  TORCH_INTERNAL_ASSERT(!scale || (scale->scalar_type() == accumulated(t) && shift->scalar_type() == accumulated(t)));
+  o.data = t.const_data_ptr();
+  o.y = y ? y->const_data_ptr() : nullptr;
+  o.scale = scale ? scale->const_data_ptr() : nullptr;
+  o.shift = shift ? shift->const_data_ptr() : nullptr;
+  o.activation = int(y ? mask_activation : norm_activation);
+  o.negative_slope = y ? mask_slope : norm_slope;
+  return o;
+}
+
+ConvNormActParams convolution(const ConvOperand& big, const ConvOperand& small, const Tensor& weight, const Tensor& out,
+                              int64_t batch, const ConvGeometry& geometry) {
+  const auto& [stride, padding, dilation] = geometry;
+  ConvNormActParams p{};
+  p.big = big;
+  p.small = small;
+  p.out = out.mutable_data_ptr();
+  p.batch = as_int(batch);
+  p.kernel_h = as_int(weight.size(2));
+  p.kernel_w = as_int(weight.size(3));
+  p.stride_h = as_int(stride[0]);
+  p.stride_w = as_int(stride[1]);
+  p.padding_h = as_int(padding[0]);
+  p.padding_w = as_int(padding[1]);
+  p.dilation_h = as_int(dilation[0]);
+  p.dilation_w = as_int(dilation[1]);
+  p.type = type_of(out);
+  return p;
+}
+
+void launch(cudaError_t (*f)(const ConvNormActParams&, cudaStream_t), ConvNormActParams p, const Tensor& weight,
+            const std::optional<Tensor>& bias, int64_t activation, double negative_slope) {
+  const c10::cuda::CUDAGuard guard(weight.device());
+  const Tensor dense_weight = weight.contiguous();
+  const Bias dense_bias(bias, weight);
+  p.weight = dense_weight.const_data_ptr();
+  p.bias = dense_bias.data();
+  p.bias_widened = dense_bias.widened;
+  p.activation = int(activation);
+  p.negative_slope = negative_slope;
+  const cudaError_t error = f(p, c10::cuda::getCurrentCUDAStream());
+  TORCH_CHECK(error == cudaSuccess, "fastgan: conv_norm_act did not launch: ", cudaGetErrorString(error));
 }
 
 }  // namespace
@@ -75,6 +159,30 @@ void bias_act_bwd_bwd_cuda(const Tensor& ddx, const Tensor& dy, const Tensor& s,
   p.out = ddy.mutable_data_ptr();
   p.out2 = ds.mutable_data_ptr();
   launch(launch_bias_act_bwd_bwd, s, bias, p, activation, negative_slope);
+}
+
+void conv_norm_act_gather_cuda(const Tensor& big, const ConvMask& mask, const Tensor& weight,
+                               const std::optional<Tensor>& bias, Tensor small, const ConvGeometry& geometry,
+                               int64_t activation, double negative_slope) {
+  const auto p = convolution(operand(big, mask, {}), operand(small), weight, small, big.size(0), geometry);
+  launch(launch_conv_norm_act_gather, p, weight, bias, activation, negative_slope);
+}
+
+void conv_norm_act_scatter_cuda(const Tensor& small, const ConvMask& mask, const ConvNorm& norm, const Tensor& weight,
+                                const std::optional<Tensor>& bias, Tensor big, const ConvGeometry& geometry,
+                                int64_t activation, double negative_slope) {
+  const auto p = convolution(operand(big), operand(small, mask, norm), weight, big, big.size(0), geometry);
+  launch(launch_conv_norm_act_scatter, p, weight, bias, activation, negative_slope);
+}
+
+void conv_norm_act_wgrad_cuda(const Tensor& big, const ConvMask& big_mask, const Tensor& small,
+                              const ConvMask& small_mask, const ConvNorm& norm, Tensor dw,
+                              const ConvGeometry& geometry) {
+  const c10::cuda::CUDAGuard guard(dw.device());
+  auto p = convolution(operand(big, big_mask, {}), operand(small, small_mask, norm), dw, dw, big.size(0), geometry);
+  const Tensor workspace = at::empty({conv_norm_act_wgrad_workspace(p)}, dw.options().dtype(accumulated(dw)));
+  p.workspace = workspace.mutable_data_ptr();
+  launch(launch_conv_norm_act_wgrad, p, dw, std::nullopt, 0, 0);
 }
 
 }  // namespace fastgan

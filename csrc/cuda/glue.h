@@ -2,7 +2,9 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <optional>
+#include <tuple>
 
 namespace fastgan {
 
@@ -13,5 +15,24 @@ void bias_act_bwd_cuda(const at::Tensor& dy, const at::Tensor& s, const std::opt
 void bias_act_bwd_bwd_cuda(const at::Tensor& ddx, const at::Tensor& dy, const at::Tensor& s,
                            const std::optional<at::Tensor>& bias, at::Tensor ddy, at::Tensor ds, int64_t activation,
                            double negative_slope);
+
+// (y, activation, negative_slope): multiplies by a'(y) what is loaded; y has its strides.
+using ConvMask = std::tuple<std::optional<at::Tensor>, int64_t, double>;
+// (scale, shift, activation, negative_slope): what is loaded becomes a(scale * it + shift), a number a channel.
+using ConvNorm = std::tuple<std::optional<at::Tensor>, std::optional<at::Tensor>, int64_t, double>;
+// (stride, padding, dilation), two numbers each.
+using ConvGeometry = std::tuple<std::array<int64_t, 2>, std::array<int64_t, 2>, std::array<int64_t, 2>>;
+
+// Images of 1 to 4 channels and kernels up to 7: big, small and the maps are those of the reference's docstring. All
+// tensors are of one type but bias; results and weight are dense, dw is contiguous. Use a mask or a norm, not both.
+void conv_norm_act_gather_cuda(const at::Tensor& big, const ConvMask& mask, const at::Tensor& weight,
+                               const std::optional<at::Tensor>& bias, at::Tensor small, const ConvGeometry& geometry,
+                               int64_t activation, double negative_slope);
+void conv_norm_act_scatter_cuda(const at::Tensor& small, const ConvMask& mask, const ConvNorm& norm,
+                                const at::Tensor& weight, const std::optional<at::Tensor>& bias, at::Tensor big,
+                                const ConvGeometry& geometry, int64_t activation, double negative_slope);
+void conv_norm_act_wgrad_cuda(const at::Tensor& big, const ConvMask& big_mask, const at::Tensor& small,
+                              const ConvMask& small_mask, const ConvNorm& norm, at::Tensor dw,
+                              const ConvGeometry& geometry);
 
 }  // namespace fastgan

@@ -5,6 +5,7 @@ It serves every size, and is the choice wherever nothing faster was measured.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -17,11 +18,24 @@ from fastgan.backends.layout import CHANNELS_LAST, accumulate_dtype, dense, is_c
 Vector = Tensor | None
 
 
+def convolution(u: Tensor, weight: Tensor, bias: Vector, a: Attributes) -> Tensor:
+    """Return torch's convolution of u, or the transposed one."""
+    return torch.convolution(u, weight, bias, *_sizes(a))
+
+
+def weight_gradient(u: Tensor, g: Tensor, shape: Sequence[int], a: Attributes) -> Tensor:
+    """Return torch's gradient of the weight, of the given shape."""
+    w = u.new_empty(1).expand(shape)
+    return torch.ops.aten.convolution_backward(g, u, w, None, *_sizes(a), [False, True, False])[1]
+
+
 class Pointwise(NamedTuple):
-    """The stems of the backend that calls."""
+    """The stems of the backend that calls, and the convolutions that stand between them."""
 
     bias_act: ModuleType
     norm_act: ModuleType
+    convolution: Callable[..., Tensor] = convolution
+    weight_gradient: Callable[..., Tensor] = weight_gradient
 
 
 def _load(stems: Pointwise, x: Tensor, norm: tuple[Vector, ...], a: Attributes) -> Tensor:
@@ -44,7 +58,7 @@ def conv_norm_act(
     """As in backends/reference/conv_norm_act.py; norm is (norm_weight, norm_bias, mean, var)."""
     u = _load(stems, x, norm, a)
     plain = a.activation == "identity"
-    y = torch.convolution(u, weight, bias.to(u.dtype) if plain and bias is not None else None, *_sizes(a))
+    y = stems.convolution(u, weight, bias.to(u.dtype) if plain and bias is not None else None, a)
     if not plain:
         y = stems.bias_act.bias_act(y, bias, a.activation, a.negative_slope)
     last = a.channels_last and y.dim() in CHANNELS_LAST
@@ -61,7 +75,7 @@ def conv_norm_act_dx(
     """As in backends/reference/conv_norm_act.py."""
     g = _masked(stems, dy, y, a)
     reverse = input_gradient(x, weight.shape[2:], dy, a, is_channels_last(x))
-    du = crop(torch.convolution(g, weight, None, *_sizes(reverse)), x)
+    du = crop(stems.convolution(g, weight, None, reverse), x)
     if norm[2] is None:
         dtype = accumulate_dtype(x.dtype)
         return dense(du, like=x), x.new_empty(0, dtype=dtype), x.new_empty(0, dtype=dtype)
@@ -77,6 +91,4 @@ def conv_norm_act_dw(
     shape = weight_shape(x, dy, kernel_size, a)
     if x.numel() == 0 or dy.numel() == 0:
         return x.new_zeros(shape)
-    w = u.new_empty(1).expand(shape)
-    dw = torch.ops.aten.convolution_backward(g, u, w, None, *_sizes(a), [False, True, False])[1]
-    return dw.contiguous()
+    return stems.weight_gradient(u, g, shape, a).contiguous()

@@ -25,11 +25,11 @@ def run_children(self: nn.Sequential, input: Tensor) -> Tensor:
         return input
     value: Value = input
     steps = scan(children)
-    for step, after in zip(steps, [*steps[1:], None], strict=True):
+    for i, step in enumerate(steps):
         layers = children[step.first : step.first + step.count]
         if step.kind == CONV:
             group = parts(layers, [kind_of(layer) for layer in layers])
-            value = conv_group(value, *group, lazy=after is not None and after.kind == CONV)
+            value = conv_group(value, *group, lazy=i + 1 < len(steps) and steps[i + 1].kind == CONV)
         elif step.kind == NORM:
             value = norm_act(finish(value), *layers)
         elif step.kind == ACT:

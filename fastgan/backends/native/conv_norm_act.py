@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,15 +13,33 @@ import fastgan._C as _C
 from fastgan.backends import vendor
 from fastgan.backends.geometry import Attributes, crop, input_gradient, output_channels, output_size, weight_shape
 from fastgan.backends.layout import accumulate_dtype, dense, is_channels_last
-from fastgan.backends.native import bias_act, norm_act
+from fastgan.backends.native import bias_act, matmul, norm_act
 from fastgan.backends.reference.activation import ACTIVATIONS
 
 Vector = Tensor | None
-_STEMS = vendor.Pointwise(bias_act, norm_act)
+_VENDOR = vendor.Pointwise(bias_act, norm_act)
+_MATMUL = vendor.Pointwise(bias_act, norm_act, matmul.convolution, matmul.weight_gradient)
+# terms of a sum from which on torch's matrix products beat its convolutions in bfloat16, where the processor has units
+# for it: 4096 was measured to win by 2 to 5, 1024 to lose by 2 (design.md, section 7)
+_LONG = 2048
 
 
-def _uses_vendor(x: Tensor, dy: Tensor | None, a: Attributes) -> bool:
-    return x.dim() != 4 or a.groups != 1 or x.numel() == 0 or (dy is not None and dy.numel() == 0)
+@functools.cache
+def _multiplies(dtype: torch.dtype) -> bool:
+    """Return whether the processor multiplies in a 16-bit type, which only torch's own products use."""
+    if dtype == torch.bfloat16:
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return dtype == torch.float16 and torch.cpu._is_amx_fp16_supported()
+
+
+def _around(x: Tensor, dy: Tensor | None, kernel_size: Sequence[int], a: Attributes) -> vendor.Pointwise | None:
+    """Return what to put the pointwise kernels around; None for the kernels of csrc/cpu."""
+    if x.dim() != 4 or a.groups != 1 or x.numel() == 0 or (dy is not None and dy.numel() == 0):
+        return _VENDOR
+    if not _multiplies(x.dtype):
+        return None
+    long = x.shape[1] * math.prod(kernel_size) >= _LONG and set(a.dilation) == {1}
+    return _MATMUL if long else _VENDOR
 
 
 def _sizes(a: Attributes) -> tuple:
@@ -52,8 +74,9 @@ def conv_norm_act(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return (y, mean_y, var_y)."""
     a, norm = Attributes(*attributes), (norm_weight, norm_bias, mean, var)  # type: ignore[arg-type]
-    if _uses_vendor(x, None, a):
-        return vendor.conv_norm_act(_STEMS, x, weight, bias, norm, a)
+    around = _around(x, None, weight.shape[2:], a)
+    if around is not None:
+        return vendor.conv_norm_act(around, x, weight, bias, norm, a)
     return _convolution(x, _norm(norm, a), _NO_MASK, weight, bias, a)
 
 
@@ -63,8 +86,9 @@ def conv_norm_act_dx(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return (dx, dnorm_weight, dnorm_bias)."""
     a, norm = Attributes(*attributes), (norm_weight, norm_bias, mean, var)  # type: ignore[arg-type]
-    if _uses_vendor(x, dy, a):
-        return vendor.conv_norm_act_dx(_STEMS, dy, y, weight, x, norm, a)
+    around = _around(x, dy, weight.shape[2:], a)
+    if around is not None:
+        return vendor.conv_norm_act_dx(around, dy, y, weight, x, norm, a)
     reverse = input_gradient(x, weight.shape[2:], dy, a, is_channels_last(x))
     du, *nothing = _convolution(dy.to(x.dtype), _NO_NORM, _mask(y, a), weight, None, reverse)
     du = dense(crop(du, x), like=x)
@@ -79,8 +103,9 @@ def conv_norm_act_dw(
 ) -> Tensor:  # fmt: skip
     """Return dw."""
     a, norm = Attributes(*attributes), (norm_weight, norm_bias, mean, var)  # type: ignore[arg-type]
-    if _uses_vendor(x, dy, a):
-        return vendor.conv_norm_act_dw(_STEMS, x, norm, dy, y, kernel_size, a)
+    around = _around(x, dy, kernel_size, a)
+    if around is not None:
+        return vendor.conv_norm_act_dw(around, x, norm, dy, y, kernel_size, a)
     dw = x.new_empty(weight_shape(x, dy, kernel_size, a))
     _C.conv_norm_act_dw_cpu(x, _norm(norm, a), dy.to(x.dtype), _mask(y, a), dw, _sizes(a))
     return dw
