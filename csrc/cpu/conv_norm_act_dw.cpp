@@ -43,16 +43,16 @@ class WeightGradient {
   // Writes dw (C_small, C_big, kH, kW), dense.
   void run(Tensor& dw) {
     const int64_t size = part_ * columns_, tasks = rows_ * parts_ * splits_;
-    std::vector<T> sums(size_t(tasks * size));
+    T* sums = scratch<T, 9>(tasks * size);
     at::parallel_for(0, tasks, 1, [&](int64_t first, int64_t last) {
-      for (int64_t t = first; t < last; ++t) task(t, sums.data() + t * size);
+      for (int64_t t = first; t < last; ++t) task(t, sums + t * size);
     });
     const Storage storage = storage_of(dw);
     char* to = static_cast<char*>(dw.mutable_data_ptr());
     const int64_t item = dw.element_size(), channels = small_.image.channels, big = big_.image.channels;
     at::parallel_for(0, rows_ * parts_, 1, [&](int64_t first, int64_t last) {
       for (int64_t t = first; t < last; ++t) {
-        T* whole = sums.data() + t * splits_ * size;
+        T* whole = sums + t * splits_ * size;
         for (int64_t s = 1; s < splits_; ++s) {
           const T* more = whole + s * size;
           for (int64_t i = 0; i < size; ++i) whole[i] += more[i];

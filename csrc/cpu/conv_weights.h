@@ -33,7 +33,7 @@ class PackedWeights {
         size += phases.back().depth * panels_ * columns_;
       }
     }
-    memory_.resize(size_t(size));
+    memory_ = scratch<T, 7>(size);
     fill(weight, h, w, scatter);
   }
 
@@ -42,7 +42,7 @@ class PackedWeights {
       : columns_(columns), in_(weight.size(0)), out_(weight[0].numel()), panels_((out_ + columns - 1) / columns) {
     phases.push_back({0, in_, {}});
     split({0, 0, in_}, phases[0].stretches);
-    memory_.resize(size_t(in_ * panels_ * columns));
+    memory_ = scratch<T, 7>(in_ * panels_ * columns);
     const at::Tensor dense = weight.to(c10::CppTypeToScalarType<T>::value).contiguous();
     const T* from = dense.const_data_ptr<T>();
     const int64_t big = weight.size(1), taps = weight.size(2) * weight.size(3);
@@ -50,7 +50,7 @@ class PackedWeights {
                      [&](int64_t first, int64_t last) {
       for (int64_t j = first; j < last; ++j) {
         for (int64_t c = 0; c < in_; ++c) {
-          T* line = memory_.data() + (j * in_ + c) * columns_;
+          T* line = memory_ + (j * in_ + c) * columns_;
           for (int64_t i = 0; i < columns_; ++i) {
             const int64_t n = j * columns_ + i;
             line[i] = n < out_ ? from[(c * big + n % big) * taps + n / big] : T(0);
@@ -61,7 +61,7 @@ class PackedWeights {
   }
 
   const T* panel(const PhaseWeights& phase, int64_t j) const {
-    return memory_.data() + phase.base + j * phase.depth * columns_;
+    return memory_ + phase.base + j * phase.depth * columns_;
   }
   int64_t panels() const { return panels_; }
 
@@ -70,6 +70,8 @@ class PackedWeights {
  private:
   // Longest stretch: a panel of the weight of this depth stays in the first-level cache.
   static constexpr int64_t kDepth = 320;
+  // Channels packed together, and elements that keep the columns of a block out of each other's cache lines.
+  static constexpr int64_t kChannels = 8, kColumnsApart = 4;
 
   static void split(Stretch whole, std::vector<Stretch>& into) {
     const int64_t parts = (whole.length + kDepth - 1) / kDepth;
@@ -104,20 +106,35 @@ class PackedWeights {
                      [&](int64_t first, int64_t last) {
       for (int64_t j = first; j < last; ++j) {
         const int64_t valid = std::min(columns_, out_ - j * columns_);
-        size_t p = 0;
-        for (const Phase& ph : h.phases) {
-          for (const Phase& pw : w.phases) {
-            const PhaseWeights& phase = phases[p++];
-            T* to = memory_.data() + phase.base + j * phase.depth * columns_;
-            for (int64_t c = 0; c < in_; ++c) {
-              const T* source = from + j * columns_ * out_stride + c * in_stride;
+        // a few channels at a time, all taps of all columns: what is read in long strides is read once
+        const int64_t width = kChannels * taps + kColumnsApart;
+        T* block = scratch<T, 8>(columns_ * width);
+        for (int64_t c0 = 0; c0 < in_; c0 += kChannels) {
+          const int64_t channels = std::min(kChannels, in_ - c0);
+          for (int64_t n = 0; n < columns_; ++n) {
+            const T* source = from + (j * columns_ + n) * out_stride + c0 * in_stride;
+            for (int64_t c = 0; c < channels; ++c) {
+              T* to = block + n * width + c * taps;
+              if (n < valid) {
+                std::copy_n(source + c * in_stride, taps, to);
+              } else {
+                std::fill_n(to, taps, T(0));
+              }
+            }
+          }
+          size_t p = 0;
+          for (const Phase& ph : h.phases) {
+            for (const Phase& pw : w.phases) {
+              const PhaseWeights& phase = phases[p++];
+              T* to = memory_ + phase.base + (j * phase.depth + c0) * columns_;
               int64_t t = 0;
               for (const Tap& th : ph.taps) {
                 for (const Tap& tw : pw.taps) {
-                  T* line = to + (t++ * in_ + c) * columns_;
-                  const int64_t tap = th.kernel * kw + tw.kernel;
-                  for (int64_t n = 0; n < valid; ++n) line[n] = source[n * out_stride + tap];
-                  std::fill(line + valid, line + columns_, T(0));
+                  const T* tap = block + th.kernel * kw + tw.kernel;
+                  T* lines = to + t++ * in_ * columns_;
+                  for (int64_t c = 0; c < channels; ++c, lines += columns_) {
+                    for (int64_t n = 0; n < columns_; ++n) lines[n] = tap[n * width + c * taps];
+                  }
                 }
               }
             }
@@ -128,7 +145,8 @@ class PackedWeights {
   }
 
   int64_t columns_, in_, out_, panels_;
-  std::vector<T> memory_;
+  // lives as long as nobody packs another weight in this thread
+  T* memory_;
 };
 
 }  // namespace fastgan

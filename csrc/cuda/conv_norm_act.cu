@@ -127,7 +127,8 @@ cudaError_t launch_conv_norm_act_scatter(const ConvNormActParams& p, cudaStream_
 }
 
 cudaError_t launch_conv_norm_act_wgrad(const ConvNormActParams& p, cudaStream_t stream) {
-  if (!valid(p) || int64_t(p.batch) * p.small.height * p.small.width > INT_MAX) return cudaErrorInvalidValue;
+  const int64_t chunks = int64_t(p.batch) * parts(p.small.height * p.small.width, kDepth);
+  if (!valid(p) || chunks > INT_MAX) return cudaErrorInvalidValue;
   return with_types(p.type, [&](auto types) {
     using scalar_t = typename decltype(types)::scalar_t;
     using acc_t = typename decltype(types)::acc_t;

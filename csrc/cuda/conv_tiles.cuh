@@ -15,7 +15,7 @@ namespace fastgan {
 constexpr int kThreads = 256;
 constexpr int kColumns = 64;  // channels of small or taps in a tile
 constexpr int kDepth = 32;    // length of the sums between two barriers
-// rows of 16 bytes that follow each other in other banks
+// neighbouring rows begin in different banks, at multiples of 16 bytes
 constexpr int kDepthPitch = kDepth + 4, kColumnPitch = kColumns + 4;
 constexpr int kOutside = INT_MIN / 2;
 

@@ -1,4 +1,4 @@
-"""``conv_norm_act`` in C++ on the CPU (csrc/cpu/conv_norm_act.cpp, conv_norm_act_dw.cpp)."""
+"""``conv_norm_act`` in C++ on the CPU (csrc/cpu/conv_norm_act.cpp, conv_norm_act_dw.cpp), and its thin ends in CUDA C++."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import fastgan._C as _C
 from fastgan.backends import vendor
 from fastgan.backends.geometry import Attributes, crop, input_gradient, output_channels, output_size, weight_shape
 from fastgan.backends.layout import accumulate_dtype, dense, is_channels_last
-from fastgan.backends.native import bias_act, matmul, norm_act
+from fastgan.backends.native import bias_act, matmul, norm_act, thin
+from fastgan.backends.reference import norm_act as reference_norm_act
 from fastgan.backends.reference.activation import ACTIVATIONS
 
 Vector = Tensor | None
 _VENDOR = vendor.Pointwise(bias_act, norm_act)
+_CUDA = vendor.Pointwise(bias_act, reference_norm_act)
 _MATMUL = vendor.Pointwise(bias_act, norm_act, matmul.convolution, matmul.weight_gradient)
 # terms of a sum from which on torch's matrix products beat its convolutions in bfloat16, where the processor has units
 # for it: 4096 was measured to win by 2 to 5, 1024 to lose by 2 (design.md, section 7)
@@ -32,8 +34,12 @@ def _multiplies(dtype: torch.dtype) -> bool:
     return dtype == torch.float16 and torch.cpu._is_amx_fp16_supported()
 
 
-def _around(x: Tensor, dy: Tensor | None, kernel_size: Sequence[int], a: Attributes) -> vendor.Pointwise | None:
-    """Return what to put the pointwise kernels around; None for the kernels of csrc/cpu."""
+def _around(
+    x: Tensor, dy: Tensor | None, kernel_size: Sequence[int], big: int, norm: tuple[Vector, ...], a: Attributes
+) -> vendor.Pointwise | None:
+    """Return what to put the pointwise kernels around; None for the kernels of csrc. ``big`` is its channels."""
+    if x.is_cuda:
+        return None if x.numel() > 0 and thin.serves(big, kernel_size, norm, a) else _CUDA
     if x.dim() != 4 or a.groups != 1 or x.numel() == 0 or (dy is not None and dy.numel() == 0):
         return _VENDOR
     if not _multiplies(x.dtype):
@@ -57,15 +63,23 @@ def _mask(y: Vector, a: Attributes) -> tuple:
 _NO_NORM, _NO_MASK = (None, None, None, None, 0.0, 0, 0.0), (None, 0, 0.0)
 
 
-def _convolution(x: Tensor, norm: tuple, mask: tuple, weight: Tensor, bias: Vector, a: Attributes) -> tuple:
+def _outputs(x: Tensor, weight: Tensor, a: Attributes) -> tuple[Tensor, Tensor, Tensor]:
+    """Return uninitialised y, mean and var."""
     channels = output_channels(weight.shape, a)
     shape = (x.shape[0], channels, *output_size(x.shape[2:], weight.shape[2:], a))
     memory_format = torch.channels_last if a.channels_last else torch.contiguous_format
-    y = torch.empty(shape, dtype=x.dtype, memory_format=memory_format)
-    mean, var = (torch.empty(channels if a.stats else 0, dtype=accumulate_dtype(x.dtype)) for _ in range(2))
-    code = ACTIVATIONS.index(a.activation)
-    _C.conv_norm_act_fwd_cpu(x, norm, mask, weight, bias, y, mean, var, _sizes(a), code, a.negative_slope)
+    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format)
+    dtype = accumulate_dtype(x.dtype)
+    mean, var = (torch.empty(channels if a.stats else 0, dtype=dtype, device=x.device) for _ in range(2))
     return y, mean, var
+
+
+def _convolution(
+    x: Tensor, norm: tuple, mask: tuple, weight: Tensor, bias: Vector, a: Attributes
+) -> tuple[Tensor, Tensor, Tensor]:
+    outputs, code = _outputs(x, weight, a), ACTIVATIONS.index(a.activation)
+    _C.conv_norm_act_fwd_cpu(x, norm, mask, weight, bias, *outputs, _sizes(a), code, a.negative_slope)
+    return outputs
 
 
 def conv_norm_act(
@@ -74,9 +88,13 @@ def conv_norm_act(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return (y, mean_y, var_y)."""
     a, norm = Attributes(*attributes), (norm_weight, norm_bias, mean, var)  # type: ignore[arg-type]
-    around = _around(x, None, weight.shape[2:], a)
+    around = _around(x, None, weight.shape[2:], weight.shape[1], norm, a)
     if around is not None:
         return vendor.conv_norm_act(around, x, weight, bias, norm, a)
+    if x.is_cuda:
+        y, *vectors = _outputs(x, weight, a)
+        thin.convolution(x, norm, weight, bias, y, a)
+        return y, *(reference_norm_act.norm_act_stats(y) if a.stats else vectors)
     return _convolution(x, _norm(norm, a), _NO_MASK, weight, bias, a)
 
 
@@ -86,15 +104,19 @@ def conv_norm_act_dx(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return (dx, dnorm_weight, dnorm_bias)."""
     a, norm = Attributes(*attributes), (norm_weight, norm_bias, mean, var)  # type: ignore[arg-type]
-    around = _around(x, dy, weight.shape[2:], a)
+    around = _around(x, dy, weight.shape[2:], weight.shape[1], norm, a)
     if around is not None:
         return vendor.conv_norm_act_dx(around, dy, y, weight, x, norm, a)
     reverse = input_gradient(x, weight.shape[2:], dy, a, is_channels_last(x))
-    du, *nothing = _convolution(dy.to(x.dtype), _NO_NORM, _mask(y, a), weight, None, reverse)
+    if x.is_cuda:
+        du, *nothing = _outputs(dy.to(x.dtype), weight, reverse)
+        thin.input_gradient(dy, y, weight, du, a, reverse)
+    else:
+        du, *nothing = _convolution(dy.to(x.dtype), _NO_NORM, _mask(y, a), weight, None, reverse)
     du = dense(crop(du, x), like=x)
     if mean is None:
         return du, *nothing
-    return norm_act.norm_act_bwd(du, x, *norm, a.training, a.eps, a.norm_activation, a.norm_slope, False)
+    return (reference_norm_act if x.is_cuda else norm_act).norm_act_bwd(du, x, *norm, a.training, a.eps, a.norm_activation, a.norm_slope, False)
 
 
 def conv_norm_act_dw(
@@ -103,9 +125,11 @@ def conv_norm_act_dw(
 ) -> Tensor:  # fmt: skip
     """Return dw."""
     a, norm = Attributes(*attributes), (norm_weight, norm_bias, mean, var)  # type: ignore[arg-type]
-    around = _around(x, dy, kernel_size, a)
+    around = _around(x, dy, kernel_size, (dy if a.transposed else x).shape[1], norm, a)
     if around is not None:
         return vendor.conv_norm_act_dw(around, x, norm, dy, y, kernel_size, a)
+    if x.is_cuda:
+        return thin.weight_gradient(x, norm, dy, y, kernel_size, a)
     dw = x.new_empty(weight_shape(x, dy, kernel_size, a))
     _C.conv_norm_act_dw_cpu(x, _norm(norm, a), dy.to(x.dtype), _mask(y, a), dw, _sizes(a))
     return dw
