@@ -45,6 +45,7 @@ def _step(module: nn.Module, x: Tensor, dy: Tensor) -> Callable[[], Tensor]:
 
 def providers(layer: cases.Layer, dtype: torch.dtype, names: tuple[str, ...]) -> dict[str, Callable[[], Tensor]]:
     """Return one training step of the layer for each provider, each checked against float64."""
+    torch._dynamo.reset()
     torch.manual_seed(0)
     stock, x = make(layer, dtype), torch.randn(BATCH, layer.in_channels, layer.size, layer.size).to(dtype)
     exact = copy.deepcopy(stock).double()(x.double())

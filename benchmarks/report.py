@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- norm_act: made by python -m benchmarks.report -->", "<!-- end -->"
+BEGIN, END = "<!-- {suite}: made by python -m benchmarks.report -->", "<!-- end -->"
+
+
+def conv_norm_act_table(result: dict[str, Any]) -> str:
+    """Return a Markdown table of one ``conv_norm_act.json``, a row for each layer and dtype, and the geometric means."""
+    cases: dict[tuple, dict[str, float]] = {}
+    for row in result["rows"]:
+        cases.setdefault((row["dtype"], tuple(row["layer"].values())), {})[row["provider"]] = row["p50_ms"]
+    lines = ["| layer | dtype | stock | channels_last | compiled | fastgan | channels_last | ratio of the best |"]
+    lines.append("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    ratios: dict[str, list[float]] = {}
+    for (dtype, layer), ms in cases.items():
+        name, transposed, c_in, c_out, size, kernel, stride, padding, norm, activation = layer
+        what = f"{name} {c_in} to {c_out}, {size} px, k{kernel} s{stride} p{padding}"
+        best = [min(v for k, v in ms.items() if k.startswith("fastgan") == ours) for ours in (False, True)]
+        ratios.setdefault(dtype, []).append(best[0] / best[1])
+        names = ("stock", "stock channels_last", "stock compiled", "fastgan", "fastgan channels_last")
+        times = " | ".join(f"{ms[name]:.2f}" if name in ms else "" for name in names)
+        lines.append(f"| {what} | {dtype} | {times} | {best[0] / best[1]:.2f} |")
+    for dtype, values in ratios.items():
+        mean = math.exp(sum(math.log(v) for v in values) / len(values))
+        lines.append(f"| geometric mean; worst | {dtype} | | | | | | {mean:.2f}; {min(values):.2f} |")
+    return "\n".join(lines)
 
 
 def norm_act_table(result: dict[str, Any]) -> str:
@@ -26,16 +49,26 @@ def norm_act_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+SUITES = {
+    "conv_norm_act": (
+        "Forward + backward of the layers of DCGAN-64, batch 64, in training, median ms.", conv_norm_act_table,
+    ),
+    "norm_act": ("Forward + backward of batch norm + LeakyReLU(0.2) in training, median ms.", norm_act_table),
+}  # fmt: skip
+
+
 def readme(text: str) -> str:
-    """Return the README's text with its table made anew."""
-    parts = []
-    for path in sorted(RESULTS.glob("*/norm_act.json")):
-        result = json.loads(path.read_text())
-        machine = f"{result['device']}, {result['threads']} threads, torch {result['torch']}, {result['date'][:10]}"
-        what = "Forward + backward of batch norm + LeakyReLU(0.2) in training, median ms."
-        parts.append(f"{what} {machine}, `{result['command']}`:\n\n{norm_act_table(result)}")
-    before, rest = text.split(BEGIN)
-    return before + BEGIN + "\n" + "\n\n".join(parts) + "\n" + END + rest.split(END, 1)[1]
+    """Return the README's text with its tables made anew."""
+    for suite, (what, table) in SUITES.items():
+        parts = []
+        for path in sorted(RESULTS.glob(f"*/{suite}.json")):
+            result = json.loads(path.read_text())
+            machine = f"{result['device']}, {result['threads']} threads, torch {result['torch']}, {result['date'][:10]}"
+            parts.append(f"{what} {machine}, `{result['command']}`:\n\n{table(result)}")
+        begin = BEGIN.format(suite=suite)
+        before, rest = text.split(begin)
+        text = before + begin + "\n" + "\n\n".join(parts) + "\n" + END + rest.split(END, 1)[1]
+    return text
 
 
 def main() -> None:

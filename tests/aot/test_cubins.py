@@ -13,7 +13,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 import fastgan.backends.triton as backend
-from fastgan.backends.triton import manifest
+from fastgan.backends.triton import manifest, tuning
 
 pytestmark = pytest.mark.aot
 
@@ -34,8 +34,22 @@ def cuobjdump():
 
 
 def _compile(entry, capability):
-    source = ASTSource(entry.kernel, entry.signature, dict(entry.constexprs))
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": entry.num_warps})
+    arguments = list(entry.signature)
+    aligned = {(arguments.index(name),): [["tt.divisibility", 16]] for name in entry.aligned}
+    source = ASTSource(entry.kernel, entry.signature, dict(entry.constexprs), aligned)
+    options = {"num_warps": entry.num_warps, "num_stages": entry.num_stages}
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def _on_tensor_cores(entry):
+    """Return whether the product fills Hopper's tensor cores: not fp32 as it is, nor tiles of less than 64 rows."""
+    constants = entry.constexprs
+    short = (
+        constants.get("PRECISION") == "tf32"
+        or "*bf16" in entry.signature.values()
+        or "*fp16" in entry.signature.values()
+    )
+    return "PRECISION" in constants and short and constants["BLOCK_M"] >= 64 and entry.num_warps >= 4
 
 
 @pytest.mark.parametrize("capability", SHARED_KIB, ids="sm_{}".format)
@@ -49,6 +63,30 @@ def test_compiles_without_spills(entry, capability, cuobjdump, tmp_path):
     found = {name: int(size) for name, size in re.findall(r"\b(REG|STACK|LOCAL|SHARED):(\d+)", usage)}
     assert found["REG"] > 0 and found["STACK"] == 0 and found["LOCAL"] == 0, usage
     assert kernel.metadata.shared <= SHARED_KIB[capability] * 1024
+    if capability == 90 and _on_tensor_cores(entry):
+        assert "wgmma.mma_async" in kernel.asm["ptx"]
+
+
+@pytest.mark.parametrize("name", sorted({e.kernel.__name__ for e in ENTRIES}))
+def test_compiles_for_numbers_that_are_one(name):
+    """Triton makes an argument that is 1 a constant, on which ``.to`` and the like do not exist."""
+    entry = next(entry for entry in ENTRIES if entry.kernel.__name__ == name)
+    ones = [argument for argument, kind in entry.signature.items() if kind in ("i32", "i64")]
+    assert ones
+    signature = entry.signature | dict.fromkeys(ones, "constexpr")
+    constexprs = entry.constexprs | dict.fromkeys(ones, 1)
+    _compile(entry._replace(signature=signature, constexprs=constexprs, aligned=()), 90)
+
+
+def test_every_row_of_the_tuning_table_is_compiled():
+    blocks = ("BLOCK_M", "BLOCK_N", "BLOCK_K")
+    compiled = {
+        (entry.kernel.__name__, *(entry.constexprs[name] for name in blocks), entry.num_warps)
+        for entry in ENTRIES
+        if "PRECISION" in entry.constexprs
+    }
+    for key, config in tuning.configs().items():
+        assert (f"_conv_norm_act_{key.which}_kernel", *config[:4]) in compiled, key
 
 
 def test_names_are_unique():

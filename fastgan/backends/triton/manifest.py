@@ -11,9 +11,18 @@ import triton.language as tl
 from fastgan.backends.reference.activation import ACTIVATIONS
 from fastgan.backends.triton import bias_act, conv_norm_act, conv_norm_act_kernels, norm_act, norm_act_kernels, tuning
 
-_INTEGERS = {"size": "i64", "M": "i64", "C": "i32", "S": "i32", "rows": "i64", "splits": "i32"}
+_INTEGERS = {"size": "i64", "M": "i64", "C": "i32", "S": "i32", "rows": "i64", "splits": "i32", "tiles": "i32"}
 # channels that are kept in the accumulation type
-_STATISTICS = ("mean_ptr", "var_ptr", "squares_ptr", "sums_ptr", "t_ptr", "k_ptr", "out_mean_ptr", "out_var_ptr")
+_STATISTICS = (
+    "mean_ptr", "var_ptr", "squares_ptr", "sums_ptr", "t_ptr", "k_ptr", "out_mean_ptr", "out_var_ptr",
+    "table_ptr", "partial_ptr",
+)  # fmt: skip
+# constants of one kernel
+_OWN = {
+    "_norm_act_merge_kernel": {"BLOCK_C": norm_act.MERGE_CHANNELS},
+    "_conv_norm_act_table_kernel": {"BLOCK": conv_norm_act.TABLE_BLOCK},
+    "_conv_norm_act_merge_kernel": {"BLOCK_TILES": conv_norm_act.MERGE_TILES, "BLOCK_C": conv_norm_act.MERGE_CHANNELS},
+}
 # dtype, activation, channels innermost, activation first
 _VARIANTS = (
     ("bf16", "leaky_relu", True, False),
@@ -62,9 +71,7 @@ def _constants(dtype: str, activation: str, inner: bool, act_first: bool) -> dic
 
 def _entry(name: str, kernel: triton.JITFunction, variant: tuple[str, str, bool, bool], num_warps: int) -> Entry:
     dtype, activation, inner, act_first = variant
-    constants = _constants(*variant)
-    if name == "_norm_act_merge_kernel":
-        constants["BLOCK_C"] = norm_act.MERGE_CHANNELS
+    constants = _constants(*variant) | _OWN.get(name, {})
     accumulate = "*fp64" if dtype == "fp64" else "*fp32"
     signature, constexprs = {}, {}
     for argument in kernel.arg_names:
@@ -72,6 +79,8 @@ def _entry(name: str, kernel: triton.JITFunction, variant: tuple[str, str, bool,
             signature[argument], constexprs[argument] = "constexpr", constants[argument]
         elif argument in _INTEGERS:
             signature[argument] = _INTEGERS[argument]
+        elif argument == "count_ptr":
+            signature[argument] = "*i32"
         else:
             signature[argument] = accumulate if argument in _STATISTICS else f"*{dtype}"
     layout = "inner" if inner else "outer"
@@ -79,51 +88,42 @@ def _entry(name: str, kernel: triton.JITFunction, variant: tuple[str, str, bool,
     return Entry(label, kernel, signature, constexprs, num_warps)
 
 
-def _entries() -> Iterator[Entry]:
-    for variant in _VARIANTS:
-        for name, kernel in _kernels(bias_act):
-            yield _entry(name, kernel, variant, num_warps=4)
-        for name, kernel in _kernels(norm_act_kernels):
-            yield _entry(name, kernel, variant, num_warps=4 if "merge" in name else norm_act.NUM_WARPS)
-
-
 class _Product(NamedTuple):
     """A matrix product of conv_norm_act: a row of tuning.json, and what it does on load and on store."""
 
     which: str
-    dtype: str
+    # tf32 is fp32 multiplied by tensor cores
+    number: str
     bucket: str
     load: int
     # of fwd what it stores beside its result, of dw the load of its other operand
     other: int
     transposed: bool
-    precision: str = "tf32"
 
 
-# every row of tuning.json, and in both formats of float32 every way to load and to store
+# every row of tuning.json, and for large ones the loads and stores that take most registers
 _PRODUCTS = (
     _Product("fwd", "bf16", "large", 1, 1, False),
-    _Product("fwd", "bf16", "large", 2, 2, True),
-    _Product("fwd", "bf16", "large", 3, 2, True),
-    _Product("fwd", "fp16", "large", 0, 0, True),
-    _Product("fwd", "bf16", "small", 1, 1, True),
-    _Product("fwd", "bf16", "thin_in", 0, 1, False),
-    _Product("fwd", "bf16", "thin_out", 1, 0, True),
-    _Product("fwd", "fp32", "large", 1, 1, False),
-    _Product("fwd", "fp32", "large", 2, 2, True, "ieee"),
-    _Product("fwd", "fp32", "small", 3, 2, True),
-    _Product("fwd", "fp32", "thin_in", 0, 1, False),
-    _Product("fwd", "fp32", "thin_out", 1, 0, True),
-    _Product("fwd", "fp64", "any", 1, 1, True, "ieee"),
+    _Product("fwd", "fp16", "large", 3, 2, True),
+    _Product("fwd", "bf16", "small", 2, 2, True),
+    _Product("fwd", "bf16", "thin_in", 2, 1, False),
+    _Product("fwd", "fp16", "thin_out", 1, 0, True),
+    _Product("fwd", "tf32", "large", 1, 1, False),
+    _Product("fwd", "tf32", "small", 2, 2, True),
+    _Product("fwd", "tf32", "thin_in", 0, 1, False),
+    _Product("fwd", "tf32", "thin_out", 1, 0, True),
+    _Product("fwd", "fp32", "any", 2, 2, True),
+    _Product("fwd", "fp64", "any", 1, 1, True),
     _Product("dw", "bf16", "large", 2, 1, False),
     _Product("dw", "fp16", "small", 0, 1, False),
     _Product("dw", "bf16", "thin_in", 2, 0, False),
     _Product("dw", "bf16", "thin_out", 0, 1, False),
-    _Product("dw", "fp32", "large", 2, 1, False),
-    _Product("dw", "fp32", "small", 0, 1, False, "ieee"),
-    _Product("dw", "fp32", "thin_in", 2, 0, False),
-    _Product("dw", "fp32", "thin_out", 0, 1, False),
-    _Product("dw", "fp64", "any", 2, 1, False, "ieee"),
+    _Product("dw", "tf32", "large", 2, 1, False),
+    _Product("dw", "tf32", "small", 0, 1, False),
+    _Product("dw", "tf32", "thin_in", 2, 0, False),
+    _Product("dw", "tf32", "thin_out", 0, 1, False),
+    _Product("dw", "fp32", "any", 2, 1, False),
+    _Product("dw", "fp64", "any", 2, 1, False),
 )
 _THIN_SIDES = {"thin_in": ("C", "C_BIG"), "thin_out": ("K", "C_SMALL")}
 
@@ -140,8 +140,8 @@ def _product_constants(p: _Product, config: tuning.Config) -> dict[str, object]:
         "ACT": ACTIVATIONS.index("tanh" if p.bucket == "thin_out" else "leaky_relu"),
         "SLOPE": 0.2,
         "STORE": p.other,
-        "PRECISION": p.precision,
-        "ACC": tl.float64 if p.dtype == "fp64" else tl.float32,
+        "PRECISION": "tf32" if p.number == "tf32" else "ieee",
+        "ACC": tl.float64 if p.number == "fp64" else tl.float32,
         "BLOCK_M": config.block_m,
         "BLOCK_N": config.block_n,
         "BLOCK_K": config.block_k,
@@ -153,10 +153,10 @@ def _product_constants(p: _Product, config: tuning.Config) -> dict[str, object]:
 
 def _product_entry(p: _Product) -> Entry:
     kernel = getattr(conv_norm_act_kernels, f"_conv_norm_act_{p.which}_kernel")
-    kind = {"bf16": "16", "fp16": "16", "fp32": "32", "fp64": "64"}[p.dtype]
-    config = tuning.configs()[tuning.Key(p.which, kind, p.bucket)]
+    config = tuning.configs()[tuning.Key(p.which, "half" if p.number.endswith("16") else p.number, p.bucket)]
     constants = _product_constants(p, config)
-    accumulate = "*fp64" if p.dtype == "fp64" else "*fp32"
+    accumulate = "*fp64" if p.number == "fp64" else "*fp32"
+    pointer = "*fp32" if p.number == "tf32" else f"*{p.number}"
     signature, aligned = {}, []
     for argument in kernel.arg_names:
         if argument in constants:
@@ -164,16 +164,31 @@ def _product_entry(p: _Product) -> Entry:
         elif argument == "count_ptr":
             signature[argument] = "*i32"
         elif argument.endswith("_ptr"):
-            signature[argument] = accumulate if "table" in argument or "partial" in argument else f"*{p.dtype}"
+            signature[argument] = accumulate if "table" in argument or "partial" in argument else pointer
         else:
             signature[argument] = "i32"
         channels = argument in ("C", "K", "C_SMALL", "C_BIG") and argument not in _THIN_SIDES.get(p.bucket, ())
         if signature[argument].startswith("*") or channels:
             aligned.append(argument)
     constexprs = {name: constants[name] for name, kind in signature.items() if kind == "constexpr"}
-    words = (p.dtype, p.bucket, str(p.load), str(p.other), "scatter" if p.transposed else "gather", p.precision)
+    stages = config.stages(p.load, p.other if p.which == "dw" else 0)
+    other = "store" if p.which == "fwd" else "load"
+    words = (p.number, p.bucket, "scatter" if p.transposed else "gather", f"load_{p.load}", f"{other}_{p.other}")
     label = "-".join((f"conv_norm_act_{p.which}_kernel", *words))
-    return Entry(label, kernel, signature, constexprs, config.num_warps, config.num_stages, tuple(aligned))
+    return Entry(label, kernel, signature, constexprs, config.num_warps, stages, tuple(aligned))
+
+
+def _entries() -> Iterator[Entry]:
+    for variant in _VARIANTS:
+        for name, kernel in _kernels(bias_act):
+            yield _entry(name, kernel, variant, num_warps=4)
+        for name, kernel in _kernels(norm_act_kernels):
+            yield _entry(name, kernel, variant, num_warps=4 if "merge" in name else norm_act.NUM_WARPS)
+    for variant in (_VARIANTS[2], _VARIANTS[4]):
+        for name in ("_conv_norm_act_table_kernel", "_conv_norm_act_merge_kernel"):
+            yield _entry(name, getattr(conv_norm_act_kernels, name), variant, num_warps=4)
+    for product in _PRODUCTS:
+        yield _product_entry(product)
 
 
 def entries() -> list[Entry]:

@@ -21,6 +21,12 @@ def _offsets(m, c, C, S, INNER: tl.constexpr):
 
 
 @triton.jit
+def _number(n, ACC: tl.constexpr):
+    # an argument that is 1 becomes a constant, which has no .to
+    return tl.full((1,), n, ACC)
+
+
+@triton.jit
 def _vector(ptr, c, C, ACC: tl.constexpr):
     return tl.load(ptr + c, mask=c < C, other=0.0).to(ACC)[None, :]
 
@@ -95,10 +101,10 @@ def _norm_act_merge_kernel(
     squares = tl.load(squares_ptr + offsets, mask=mask, other=0.0)
     count = tl.maximum(tl.minimum(M - split.to(tl.int64) * rows, rows), 0)
     count = tl.where(split < splits, count, 0).to(ACC)[:, None]
-    whole = tl.sum(count * mean, 0) / M.to(ACC)
+    whole = tl.sum(count * mean, 0) / _number(M, ACC)
     off = mean - whole[None, :]
     tl.store(out_mean_ptr + c, whole, mask=c < C)
-    tl.store(out_var_ptr + c, tl.sum(squares + count * off * off, 0) / M.to(ACC), mask=c < C)
+    tl.store(out_var_ptr + c, tl.sum(squares + count * off * off, 0) / _number(M, ACC), mask=c < C)
 
 
 @triton.jit
@@ -168,7 +174,7 @@ def _norm_act_bwd_kernel(
     if not ACT_FIRST:
         du *= dact(xh * w + b, SLOPE, ACT)
     if TRAINING:
-        du -= (_vector(sums_ptr, c, C, ACC) + xh * _vector(sums_ptr + C, c, C, ACC)) / M.to(ACC)
+        du -= (_vector(sums_ptr, c, C, ACC) + xh * _vector(sums_ptr + C, c, C, ACC)) / _number(M, ACC)
     du *= w * r
     if ACT_FIRST:
         du *= dact(x, SLOPE, ACT)
