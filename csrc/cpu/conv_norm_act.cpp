@@ -8,8 +8,9 @@
 namespace fastgan {
 namespace {
 
-// Elements of the loaded input rows and of a tile of results that share the second-level cache.
-constexpr int64_t kBand = 65536, kResult = 57344;
+// Elements of the loaded input rows, and of what a stretch reads of them and its tile of results: these have to stay in
+// the second-level cache while the weight streams through it.
+constexpr int64_t kBand = 262144, kCache = 40960;
 // Rows of the product that make reading the weight worth while, and tasks that keep many threads busy.
 // Channels and columns up to which a scatter adds up overlapping products.
 constexpr int64_t kFewChannels = 8, kFewColumns = 128;
@@ -76,7 +77,8 @@ class Forward {
   // Samples and positions along the height of a task.
   void choose_block() {
     const int64_t positions = h_.positions(), across = w_.positions(), samples = out_.samples;
-    const int64_t most = std::clamp(kResult / product_columns_, overlaps_ ? kLeastRows / 3 : kLeastRows, kMostRows);
+    const int64_t row = product_columns_ + std::min(source_.image.channels * w_.step, kDepth);
+    const int64_t most = std::clamp(kCache / row, overlaps_ ? kLeastRows / 3 : kLeastRows, kMostRows);
     if (overlaps_ && source_.image.height * source_.image.width == 1) {
       // a sample is one row of the product
       high_ = positions;

@@ -18,6 +18,9 @@ struct PhaseWeights {
   std::vector<Stretch> stretches;
 };
 
+// Longest stretch: a panel of the weight of this depth stays in the first-level cache.
+constexpr int64_t kDepth = 320;
+
 template <typename T>
 class PackedWeights {
  public:
@@ -68,8 +71,6 @@ class PackedWeights {
   std::vector<PhaseWeights> phases;
 
  private:
-  // Longest stretch: a panel of the weight of this depth stays in the first-level cache.
-  static constexpr int64_t kDepth = 320;
   // Channels packed together, and elements that keep the columns of a block out of each other's cache lines.
   static constexpr int64_t kChannels = 8, kColumnsApart = 4;
 

@@ -8,17 +8,26 @@ from torch import nn
 import fastgan
 from fastgan.testing import CountOps
 
-FUSED = ("bias_act", "norm_act", "norm_act_eval")
+FUSED = ("bias_act", "norm_act", "norm_act_eval", "conv_norm_act")
 
 
-def fused_ops(model, *inputs):
-    """Return how many fused ops one forward pass takes; buffers are put back."""
+def fused_calls(model, *inputs):
+    """Return how often one forward pass calls each fused op; buffers are put back.
+
+    A convolution with what is around it is one conv_norm_act; the norm and activation after it add a norm_act_eval
+    where no other convolution applies them while it loads.
+    """
     before = [b.clone() for b in model.buffers()]
     with CountOps() as count:
         model(*inputs)
     for buffer, value in zip(model.buffers(), before, strict=True):
         buffer.copy_(value)
-    return sum(count[name] for name in FUSED)
+    return {name: count[name] for name in FUSED if count[name]}
+
+
+def fused_ops(model, *inputs):
+    """Return how many fused ops one forward pass takes; buffers are put back."""
+    return sum(fused_calls(model, *inputs).values())
 
 
 def twins(model):
@@ -53,6 +62,19 @@ def assert_twins(stock, other, x, orders=1):
     """Assert that two models agree in results, gradients and buffers."""
     assert_same(gradients(stock, x, orders), gradients(other, x, orders))
     assert_same(list(stock.buffers()), list(other.buffers()))
+
+
+def replica(model):
+    """Return what ``torch.nn.parallel.replicate`` makes for one device: parameters become plain attributes."""
+    copies = {m: m._replicate_for_data_parallel() for m in model.modules()}
+    for module, copied in copies.items():
+        for name, child in module._modules.items():
+            copied._modules[name] = copies[child]
+        for name, p in module._parameters.items():
+            setattr(copied, name, None if p is None else p * 1)
+        for name, b in module._buffers.items():
+            copied._buffers[name] = b.clone()
+    return copies[model]
 
 
 def generator(width=8):

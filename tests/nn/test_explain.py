@@ -20,8 +20,8 @@ def row(text, layer):
 def test_a_converted_model(backend):
     text = fastgan.explain(fastgan.convert(critic()))
     assert row(text, "0 + 1") == f"0 + 1 Conv2d + LeakyReLU yes {backend}"
-    assert row(text, "2") == "2 Conv2d no runs as torch's convolution"
-    assert row(text, "3 + 4") == f"3 + 4 BatchNorm2d + LeakyReLU yes {backend}"
+    assert row(text, "2 + 3 + 4") == f"2 + 3 + 4 Conv2d + BatchNorm2d + LeakyReLU yes {backend}"
+    assert row(text, "5") == f"5 Conv2d yes {backend}"
     assert row(text, "6") == "6 Flatten no there is no fused op for it"
     assert row(text, "(model)") == "(model) Sequential runs its children in groups"
 
@@ -36,7 +36,10 @@ def test_a_stock_model(backend):
 def test_a_traced_model(backend):
     text = fastgan.explain(fastgan.convert(zoo.Net()))
     assert row(text, "block") == "block Block its forward was traced and runs groups"
-    assert row(text, "block.bn1") == f"block.bn1 BatchNorm2d + leaky_relu yes {backend}"
+    assert row(text, "block.conv1 +") == f"block.conv1 + block.bn1 Conv2d + BatchNorm2d + leaky_relu yes {backend}"
+    assert row(text, "block.conv6") == f"block.conv6 Conv2d + silu yes {backend}"
+    names = "block.conv8 + block.act + block.bn8"
+    assert row(text, names) == f"{names} Conv2d + LeakyReLU + BatchNorm2d yes {backend}"
     assert row(text, "block.bn7") == f"block.bn7 leaky_relu + BatchNorm2d yes {backend}"
     assert row(text, "block.bn6 + block.act") == f"block.bn6 + block.act BatchNorm2d + LeakyReLU yes {backend}"
     assert row(text, "(model)") == "(model) Net layer by layer: forward has a If statement (line 2 of it)"
@@ -64,6 +67,30 @@ def test_reasons(backend, change, reason):
     assert row(fastgan.explain(model), "0 + 1") == f"0 + 1 BatchNorm2d + LeakyReLU no {reason}"
 
 
+ALONE = "the convolution runs as torch's, what follows by fused ops"
+AFTER = "the norm and what follows run after it"
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        (lambda m: None, "yes {}"),
+        (lambda m: m[1].register_forward_hook(print), f"in part {{}} {AFTER}: BatchNorm2d has forward hooks"),
+        (lambda m: setattr(m[2], "forward", abs), f"in part {{}} {AFTER}: ReLU has its forward replaced"),
+        (lambda m: m[0].register_forward_hook(print), f"no {ALONE}: Conv2d has forward hooks"),
+        (lambda m: setattr(m[0], "padding_mode", "reflect"), f"no {ALONE}: padding_mode is 'reflect'"),
+        (lambda m: (setattr(m[0], "padding", "same"), setattr(m[1], "momentum", 2)), "no padding is 'same'"),
+        (lambda m: setattr(m[0], "groups", 3), "yes {} the vendor's convolution with fused kernels around it: groups"),
+    ],
+    ids=["plain", "norm", "activation", "convolution", "reflect", "nothing", "groups"],
+)
+def test_verdicts_of_convolutions(backend, change, verdict):
+    model = fastgan.convert(nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.ReLU()))
+    change(model)
+    what = "0 + 1 + 2 Conv2d + BatchNorm2d + ReLU"
+    assert row(fastgan.explain(model), "0 + 1 + 2") == f"{what} {verdict.format(backend)}"
+
+
 def test_in_place(backend):
     text = fastgan.explain(fastgan.convert(nn.Sequential(nn.ReLU(True), nn.BatchNorm2d(3))))
     assert row(text, "0 + 1") == "0 + 1 ReLU + BatchNorm2d no the activation changes its input in place"
@@ -71,20 +98,21 @@ def test_in_place(backend):
 
 def test_fallback(no_fast_backend):
     text = fastgan.explain(fastgan.convert(critic()))
-    assert row(text, "3 + 4") == "3 + 4 BatchNorm2d + LeakyReLU no native: native is not here"
+    reason = "the convolution runs as torch's, what follows by fused ops: native: native is not here"
+    assert row(text, "2 + 3 + 4") == f"2 + 3 + 4 Conv2d + BatchNorm2d + LeakyReLU no {reason}"
 
 
 def test_backend_that_cannot_serve(monkeypatch):
     monkeypatch.setattr(fastgan.backends, "unavailable", lambda name, *_: "gone")
     with fastgan.use_backend("native"):
         text = fastgan.explain(fastgan.convert(critic()))
-    assert "no norm_act: the native backend was asked for but cannot serve: gone" in row(text, "3 + 4")
+    assert "conv_norm_act: the native backend was asked for but cannot serve: gone" in row(text, "2 + 3 + 4")
 
 
 def test_modules_of_fastgan(backend):
     layers = [fnn.ConvNormAct2d(3, 4, 3), fnn.ConvNormAct2d(4, 4, 3, norm=False), fnn.BiasAct(4), fnn.BatchNormAct2d(4)]
     text = fastgan.explain(nn.ModuleList(layers))
-    assert row(text, "0.norm") == f"0.norm BatchNormAct2d yes {backend}"
+    assert row(text, "0.conv + 0.norm") == f"0.conv + 0.norm Conv2d + BatchNormAct2d yes {backend}"
     assert row(text, "1.conv") == f"1.conv Conv2d + leaky_relu yes {backend}"
     assert row(text, "2") == f"2 BiasAct yes {backend}" and row(text, "3") == f"3 BatchNormAct2d yes {backend}"
 

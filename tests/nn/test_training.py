@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import fastgan
+from fastgan.models.dcgan import Discriminator, Generator, weights_init
 
-from .common import assert_same, critic, fused_ops, generator, latents
+from .common import assert_same, critic, fused_calls, fused_ops, generator, images, latents
 
 
 class HandWritten(nn.Module):
@@ -32,14 +33,14 @@ def initialise(module):
         nn.init.normal_(module.weight, 1, 0.02)
 
 
-def train(g, d, steps, before_step=lambda step: None):
-    """Return the losses of the DCGAN loop of the PyTorch tutorial."""
+def train(g, d, steps, before_step=lambda step: None, size=16):
+    """Return the losses of the DCGAN loop of the PyTorch tutorial, on images of size x size pixels."""
     rng = torch.Generator().manual_seed(1)
     optimizers = [torch.optim.Adam(m.parameters(), 2e-4, betas=(0.5, 0.999)) for m in (g, d)]
     losses = []
     for step in range(steps):
         before_step(step)
-        real = torch.rand(8, 3, 16, 16, generator=rng, dtype=torch.float64) * 2 - 1
+        real = torch.rand(8, 3, size, size, generator=rng, dtype=torch.float64) * 2 - 1
         fake = g(latents(8, seed=step))
         d.zero_grad()
         d_loss = F.softplus(-d(real)).mean() + F.softplus(d(fake.detach())).mean()
@@ -53,17 +54,34 @@ def train(g, d, steps, before_step=lambda step: None):
     return torch.tensor(losses, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("make", [critic, HandWritten])
-def test_twenty_steps(backend, make):
+@pytest.mark.parametrize(("make", "fused"), [(critic, 3), (HandWritten, 4)], ids=["Sequential", "by hand"])
+def test_twenty_steps(backend, make, fused):
     torch.manual_seed(0)
     stock = [m.double().apply(initialise) for m in (generator(), make())]
     ours = [fastgan.convert(copy.deepcopy(m)) for m in stock]
-    assert fused_ops(ours[0], latents()) == 3 and fused_ops(ours[1], stock[0](latents()).detach()) == 2
+    assert fused_ops(ours[0], latents()) == 3 and fused_ops(ours[1], stock[0](latents()).detach()) == fused
     stock = [copy.deepcopy(fastgan.revert(copy.deepcopy(m))) for m in ours]
     a, b = train(*stock, 20), train(*ours, 20)
     assert (a - b).abs().max() < 1e-9 and (a[0] - a[-1]).abs().max() > 1e-3
     for s, o in zip(stock, ours, strict=True):
         assert_same(list(s.state_dict().values()), list(o.state_dict().values()), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_twenty_steps_of_dcgan(backend, size):
+    torch.manual_seed(0)
+    stock = [m.double().apply(weights_init) for m in (Generator(size, 3, 10, 2), Discriminator(size, 3, 2))]
+    ours = [fastgan.convert(copy.deepcopy(m)) for m in stock]
+    start = [copy.deepcopy(list(m.parameters())) for m in ours]
+    layers = {32: 4, 64: 5}[size]
+    assert [fused_calls(m, data) for m, data in zip(ours, (latents(), images(size=size)), strict=True)] == [
+        {"conv_norm_act": layers}
+    ] * 2
+    a, b = train(*stock, 20, size=size), train(*ours, 20, size=size)
+    assert (a - b).abs().max() < 1e-9 and (a[0] - a[-1]).abs().max() > 1e-3
+    for s, o, before in zip(stock, ours, start, strict=True):
+        assert_same(list(s.state_dict().values()), list(o.state_dict().values()), rtol=1e-9, atol=1e-9)
+        assert all((p - q).abs().max() > 1e-4 for p, q in zip(before, o.parameters(), strict=True))
 
 
 def test_convert_and_revert_in_the_middle(backend):

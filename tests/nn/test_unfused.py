@@ -12,7 +12,7 @@ import fastgan
 import fastgan.nn as fnn
 from fastgan.testing import CountOps
 
-from .common import assert_same, assert_twins, critic, fused_ops, generator, images, latents, twins
+from .common import assert_same, assert_twins, critic, fused_calls, fused_ops, generator, images, latents, twins
 
 x = images()
 HOOKS = {
@@ -30,9 +30,9 @@ def test_hooks_of_children_run(backend, hook, index):
     handle = HOOKS[hook](model[index], calls.append)
     model(x).sum().backward()
     assert calls == [hook]
-    assert fused_ops(model, x) == (1 if index == 0 else 0)
+    assert fused_calls(model, x) == ({"norm_act": 1} if index == 0 else {"conv_norm_act": 1})
     handle.remove()
-    assert fused_ops(model, x) == 1
+    assert fused_calls(model, x) == {"conv_norm_act": 1, "norm_act_eval": 1}
 
 
 def test_a_hook_on_a_convolution_keeps_its_bias_in_it(backend):
@@ -77,17 +77,20 @@ def test_global_hooks_see_each_child(backend, register):
         assert fused_ops(model, x) == 0 and fused_ops(module, x) == 0
     finally:
         handle.remove()
-    assert fused_ops(model, x) == 1
+    assert fused_calls(model, x) == {"conv_norm_act": 1, "norm_act_eval": 1}
 
 
-@pytest.mark.parametrize("apply", [
-    nn.utils.spectral_norm,
-    parametrizations.spectral_norm,
-    nn.utils.parametrizations.weight_norm,
-    nn.utils.weight_norm,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("apply", "by_hook"),
+    [
+        (nn.utils.spectral_norm, True),
+        (parametrizations.spectral_norm, False),
+        (parametrizations.weight_norm, False),
+        (nn.utils.weight_norm, True),
+    ],
+)
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_parametrized_convolutions(backend, apply):
+def test_parametrized_convolutions(backend, apply, by_hook):
     def make():
         torch.manual_seed(0)
         model = critic().double()
@@ -98,7 +101,7 @@ def test_parametrized_convolutions(backend, apply):
     stock, ours = make(), fastgan.convert(make())
     assert_twins(stock, ours, x)
     assert_same_by_backward(stock, ours, x)
-    assert fused_ops(ours, x) == 2
+    assert fused_calls(ours, x) == ({"bias_act": 1, "norm_act": 1} if by_hook else {"conv_norm_act": 3})
 
 
 def test_parametrized_norms_and_biases(backend):
@@ -112,7 +115,7 @@ def test_parametrized_norms_and_biases(backend):
     ours = fastgan.convert(stock_copy := copy.deepcopy(stock))
     assert ours is stock_copy
     assert_twins(stock, ours, x)
-    assert fused_ops(ours, x) == 1
+    assert fused_calls(ours, x) == {"conv_norm_act": 2}
 
 
 def test_the_automatic_fallback_is_not_used(no_fast_backend, caplog):
@@ -120,7 +123,7 @@ def test_the_automatic_fallback_is_not_used(no_fast_backend, caplog):
     assert fused_ops(model, x) == 0
     assert "native is not here" in caplog.text
     with fastgan.use_backend("reference"):
-        assert fused_ops(model, x) == 2
+        assert fused_ops(model, x) == 3
     assert fused_ops(model, x) == 0
 
 
@@ -138,7 +141,7 @@ def test_a_backend_asked_for_by_name_is_not_replaced():
 def test_a_child_compiled_on_its_own_is_called(backend):
     _, model = twins(critic())
     model[3].compile(backend="eager")
-    assert fused_ops(model, x) == 1
+    assert fused_calls(model, x) == {"conv_norm_act": 3}
 
 
 def test_tracing(backend):
@@ -165,7 +168,7 @@ def test_function_transforms(backend):
     stock, model = twins(critic())
     stock.eval(), model.eval()
     assert_same([torch.func.vmap(stock)(x[None])], [torch.func.vmap(model)(x[None])])
-    assert fused_ops(model, x) == 2
+    assert fused_ops(model, x) == 3
     assert vmapped_ops(model, x[None]) == 0
     tangents = [torch.func.jvp(m, (x,), (x.flip(0),)) for m in (stock, model)]
     assert_same(*tangents)

@@ -24,7 +24,7 @@ class Block(nn.Module):
         self.register_buffer("shift", torch.ones(1))
 
     def forward(self, input: "torch.Tensor", scale=2.0):
-        """Return what comes out of ten groups."""
+        """Return what comes out of eleven groups."""
         x = F.leaky_relu(self.bn1(self.conv1(input)), 0.2, inplace=True)
         x = F.relu(self.bn2(self.conv2(x)))
         x = torch.tanh(self.bn3(self.conv3(x)))
@@ -40,7 +40,8 @@ class Block(nn.Module):
         return x.reshape(x.size(0), -1) * scale, (skip, -x[:, 0])
 
 
-GROUPS_OF_BLOCK = 10
+# six groups of convolution and norm take two each, as does convolution and silu
+OPS_OF_BLOCK = 18
 
 
 class Net(nn.Module):

@@ -9,7 +9,7 @@ from torch.library import opcheck
 
 from fastgan.testing import assert_close_to_gold
 
-from .common import Stem, all_orders, arguments, check, derivatives, make_tensors, same_bits
+from .common import LEAVES, Stem, all_orders, arguments, check, derivatives, make_tensors, same_bits
 from .grid import Case
 
 OUTPUT_FORMAT = {"channels_last": torch.channels_last, "sliced_channels_last": torch.channels_last}
@@ -18,7 +18,7 @@ OUTPUT_FORMAT = {"channels_last": torch.channels_last, "sliced_channels_last": t
 def check_layouts(stem: Stem, case: Case, device: str) -> None:
     """The values are right whatever the strides of x and of the cotangents, and the output has x's memory format."""
     t = make_tensors(stem, case, device)
-    strides = torch.empty(case.shape, memory_format=OUTPUT_FORMAT.get(case.layout, torch.contiguous_format)).stride()
+    strides = torch.empty(t["dy"].shape, memory_format=OUTPUT_FORMAT.get(case.layout, torch.contiguous_format)).stride()
     assert derivatives(stem.fused, case, t, 0)["y"].stride() == strides
     for order in range(3):
         check(stem, case, device, order, t)
@@ -27,11 +27,11 @@ def check_layouts(stem: Stem, case: Case, device: str) -> None:
 def check_gradients(stem: Stem, case: Case, device: str, backend: str, second: bool) -> None:
     """The analytic derivatives are those of finite differences."""
     t = make_tensors(stem, case._replace(dtype=torch.float64), device)
-    leaves = [t[name].requires_grad_() for name in ("x", "weight", "bias") if name in t]
+    names = [name for name in LEAVES if name in t]
+    leaves = [t[name].requires_grad_() for name in names]
 
-    def function(x, *parameters):
-        given = dict(zip([name for name in ("weight", "bias") if name in t], parameters, strict=True))
-        return stem.fused(case, *arguments({**t, "x": x, **given}))
+    def function(*values):
+        return stem.fused(case, *arguments({**t, **dict(zip(names, values, strict=True))}))
 
     torch.manual_seed(0)
     # the slow mode perturbs each value alone; the interpreter has time for one direction only
@@ -43,8 +43,8 @@ def check_gradients(stem: Stem, case: Case, device: str, backend: str, second: b
 def check_compiled(stem: Stem, case: Case, device: str, dynamic: bool, compiler: str) -> None:
     """Compiled in one graph, and in the same one for another size where dynamic, the op is right."""
 
-    def function(x, weight, bias, stats):
-        return stem.fused(case, x, weight, bias, stats)
+    def function(*given):
+        return stem.fused(case, *given)
 
     n, c, *rest = case.shape
     shapes = [case.shape, (n + 2, c, *[size + 1 for size in rest])] if dynamic else [case.shape]
@@ -70,7 +70,8 @@ def check_empty(stem: Stem, case: Case, device: str) -> None:
         t = make_tensors(stem, case._replace(activation="identity"), device)
         for name, value in derivatives(stem.fused, case, t, order).items():
             where = name.removeprefix("second order, by ")
-            assert value.shape == (t["bias"].shape if where.endswith(("weight", "bias")) else case.shape), name
+            of = "dy" if where == "y" else where if where in t else where[1:]
+            assert value.shape == t[of].shape, name
             assert value.eq(0).all(), name
 
 
@@ -102,7 +103,7 @@ def check_every_value_written(stem: Stem, case: Case, device: str) -> None:
 def check_gradient_after_cat(stem: Stem, case: Case, device: str, dim: int) -> None:
     """torch.cat([real, fake]) hands slices of one gradient to both calls, and each may have its own layout."""
     real, fake = make_tensors(stem, case, device), make_tensors(stem, case._replace(layout="channels_last"), device)
-    gradient = torch.cat([real["dy"], fake["ddx"]], dim)
+    gradient = torch.cat([real["dy"], fake["dy"]], dim)
 
     def run(function, dtype):
         leaves = [t["x"].to(dtype).requires_grad_() for t in (real, fake)]

@@ -19,6 +19,7 @@ from .grid import DTYPES, Case
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "silu")
 KINKED = ("relu", "leaky_relu")
 SLOPE = 0.2
+LEAVES = ("x", "weight", "bias", "norm_weight", "norm_bias")
 EPS = 1e-5
 SMALL = (4, 3, 5, 7)
 SHAPES = ((2, 512, 4, 4), (6, 1, 3, 5), (16, 5), (3, 4, 9), (2, 3, 3, 4, 5), (7, 33, 1, 1), (3, 37, 17, 19))
@@ -43,12 +44,20 @@ EXPANDED = {"pooled": (..., slice(1), slice(1)), "scalar": (slice(1),) * 4}
 
 
 class Stem(NamedTuple):
-    """An op under test and the torch composition a user would write; both (case, x, weight, bias, stats) -> y."""
+    """An op under test and the torch composition a user would write; both (case, *arguments(tensors)) -> y.
+
+    ``make`` and ``terms`` replace ``make_tensors`` and the number of values in a channel, ``dense`` names what has x's
+    memory format, and ``contiguous`` says that stock is right for contiguous tensors only.
+    """
 
     name: str
     fused: Callable[..., Tensor]
     stock: Callable[..., Tensor]
     has_weight: bool
+    make: Callable[..., dict[str, Tensor]] | None = None
+    terms: Callable[..., int] | None = None
+    dense: tuple[str, ...] = ("y", "dx", "second order, by x")
+    contiguous: bool = False
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
@@ -57,6 +66,18 @@ def activate(x: Tensor, activation: str) -> Tensor:
     if activation == "leaky_relu":
         return F.leaky_relu(x, SLOPE)
     return {"relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "silu": F.silu}[activation](x)
+
+
+def stock_norm_act(case, x: Tensor, weight: Tensor | None, bias: Tensor | None, stats: tuple, *_) -> Tensor:
+    """Return what a user would write for batch_norm_act."""
+    u = activate(x, case.activation) if case.act_first else x
+    if weight is None:
+        # F.batch_norm cannot be differentiated twice without a weight in evaluation
+        weight = torch.ones(
+            x.shape[1], dtype=next(v.dtype for v in (bias, stats[0], x) if v is not None), device=x.device
+        )
+    z = F.batch_norm(u, *stats, weight, bias, case.training, 0.1, EPS)
+    return z if case.act_first else activate(z, case.activation)
 
 
 def choose_cases(variants: list[dict], parameters: tuple[str, ...] = PARAMETERS) -> tuple[list[Case], list[Case]]:
@@ -102,6 +123,8 @@ def choose_layouts(variants: list[dict]) -> tuple[list[Case], list[Case]]:
 
 def make_tensors(stem: Stem, case: Case, device: str) -> dict[str, Tensor]:
     """Return x, the parameters, running statistics and cotangents of every order, rounded to the case's types."""
+    if stem.make is not None:
+        return stem.make(case, device)
     channels, seed = case.shape[1], zlib.crc32(str(case).encode())
     parameter_dtype = case.parameter_dtype or case.dtype
 
@@ -149,12 +172,13 @@ def away_from_kink(stem: Stem, case: Case, t: dict[str, Tensor]) -> None:
 
 
 def arguments(t: dict[str, Tensor]) -> tuple:
-    return t["x"], t.get("weight"), t.get("bias"), (t.get("mean"), t.get("var"))
+    norm = [t.get(name) for name in LEAVES[3:]]
+    return t["x"], t.get("weight"), t.get("bias"), (t.get("mean"), t.get("var")), *norm
 
 
 def derivatives(function: Callable[..., Tensor], case: Case, t: dict[str, Tensor], order: int) -> dict[str, Tensor]:
     """Return y, or the gradients of first or second order by name; a gradient that is None is zeros."""
-    names = [name for name in ("x", "weight", "bias") if name in t]
+    names = [name for name in LEAVES if name in t]
     t = {**t, **{name: t[name].detach().requires_grad_(order > 0) for name in names}}
     y = function(case, *arguments(t))
     if order == 0:
@@ -174,29 +198,36 @@ def check(stem: Stem, case: Case, device: str, order: int, tensors: dict[str, Te
     """Compare the fused op's derivatives of one order with the composition's, in value, type and memory format."""
     t = make_tensors(stem, case, device) if tensors is None else tensors
     got = derivatives(stem.fused, case, t, order)
-    gold = derivatives(stem.stock, case, {name: v.double() for name, v in t.items()}, order)
-    low = gold if case.dtype == torch.float64 else derivatives(stem.stock, case, t, order)
+    given = {name: v.contiguous() for name, v in t.items()} if stem.contiguous else t
+    gold = derivatives(stem.stock, case, {name: v.double() for name, v in given.items()}, order)
+    low = gold if case.dtype == torch.float64 else derivatives(stem.stock, case, given, order)
     dtypes = (
         {"y": case.dtype} | {name: v.dtype for name, v in t.items()} | {f"d{name}": v.dtype for name, v in t.items()}
     )
     assert got.keys() == gold.keys()
-    factor, count = 3.0 if order else 2.0, math.prod(case.shape) // case.shape[1]
+    factor = 3.0 if order else 2.0
+    count = stem.terms(case, t) if stem.terms else math.prod(case.shape) // case.shape[1]
     for name, value in got.items():
         label = f"{name} of {stem.name} {case}"
         # a vector is a sum over all dimensions but the channel's; in training the gradient of x holds such sums, too
         vector = value.dim() == 1
-        summed = vector or (stem.has_weight and case.training and order > 0)
+        summed = vector or stem.terms or (stem.has_weight and case.training and order > 0)
         rule = {
             "factor": factor,
             "terms": count if summed else 1,
             "term_dtype": case.dtype if vector else torch.float32,
         }
+        if value.numel() == 0:
+            assert value.shape == gold[name].shape and value.dtype == dtypes[name.removeprefix("second order, by ")], (
+                label
+            )
+            continue
         bound = tolerance(gold[name], low[name], value.dtype, **rule)
         loose = 0.1 * gold[name].abs().max().item()
         assert vector or bound <= loose, f"{label}: the yardstick {bound} lets everything pass"
         assert_close_to_gold(value, gold[name], low[name], **rule, name=label)
         assert value.dtype == dtypes[name.removeprefix("second order, by ")], f"{label}: {value.dtype}"
-        if value.shape == case.shape and "by dy" not in name:
+        if name in stem.dense:
             assert value.is_contiguous(memory_format=memory_format(t["x"])), f"{label}: strides {value.stride()}"
 
 

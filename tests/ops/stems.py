@@ -3,38 +3,28 @@
 from itertools import product
 
 import torch
-import torch.nn.functional as F
 
 from fastgan.nn.functional import batch_norm_act, bias_act
 
-from .common import ACTIVATIONS, EPS, SLOPE, Stem, activate, choose_cases, choose_layouts
+from .common import ACTIVATIONS, EPS, SLOPE, Stem, activate, choose_cases, choose_layouts, stock_norm_act
+from .conv_stem import FUSED, ConvCase
+from .conv_stem import STEM as CONV_NORM_ACT
 from .grid import Case
 
 
-def _bias_act(case, x, weight, bias, stats):
+def _bias_act(case, x, weight, bias, stats, *_):
     return bias_act(x, bias, activation=case.activation, negative_slope=SLOPE)
 
 
-def _stock_bias_act(case, x, weight, bias, stats):
+def _stock_bias_act(case, x, weight, bias, stats, *_):
     if bias is not None:
         x = x + bias.to(x.dtype).reshape(-1, *[1] * (x.dim() - 2))
     return activate(x, case.activation)
 
 
-def _norm_act(case, x, weight, bias, stats):
+def _norm_act(case, x, weight, bias, stats, *_):
     options = {"activation": case.activation, "negative_slope": SLOPE, "act_first": case.act_first}
     return batch_norm_act(x, weight, bias, *stats, training=case.training, eps=EPS, **options)
-
-
-def _stock_norm_act(case, x, weight, bias, stats):
-    u = activate(x, case.activation) if case.act_first else x
-    if weight is None:
-        # F.batch_norm cannot be differentiated twice without a weight in evaluation
-        weight = torch.ones(
-            x.shape[1], dtype=next(v.dtype for v in (bias, stats[0], x) if v is not None), device=x.device
-        )
-    z = F.batch_norm(u, *stats, weight, bias, case.training, 0.1, EPS)
-    return z if case.act_first else activate(z, case.activation)
 
 
 BIAS_ACT = Stem("bias_act", _bias_act, _stock_bias_act, has_weight=False)
@@ -43,7 +33,7 @@ BIAS_ACT_CASES = choose_cases(BIAS_ACT_VARIANTS, ("wb", ""))
 
 BIAS_ACT_LAYOUTS = choose_layouts([{"activation": "leaky_relu"}, {"activation": "silu"}])
 
-NORM_ACT = Stem("norm_act", _norm_act, _stock_norm_act, has_weight=True)
+NORM_ACT = Stem("norm_act", _norm_act, stock_norm_act, has_weight=True)
 NORM_ACT_VARIANTS = [
     {"activation": a, "training": training, "act_first": act_first}
     for a, training, act_first in product(ACTIVATIONS, (True, False), (False, True))
@@ -58,6 +48,11 @@ def tiny(variants):
     return cases, [case for case in cases if case.activation in ("leaky_relu", "tanh", "silu")]
 
 
+def fused_size(k, s, p):
+    """Return as attributes of a ConvCase one of the sizes that run as implicit matrix products."""
+    return {"kernel": (k, k), "stride": (s, s), "padding": (p, p)}
+
+
 # one of each kind of arithmetic, for the tests that need not see all
 FEW = {
     "bias_act": [Case((4, 3, 5, 7), activation=a) for a in ("leaky_relu", "silu", "tanh")],
@@ -66,5 +61,10 @@ FEW = {
         Case((4, 3, 5, 7), activation="silu", act_first=True),
         Case((4, 3, 5, 7), activation="tanh", training=False),
     ],
+    "conv_norm_act": [
+        ConvCase((3, 5, 4, 6), 3, **fused_size(*FUSED[0]), lazy=True, after="tanh"),
+        ConvCase((3, 5, 4, 3), 3, **fused_size(*FUSED[0]), transposed=True, bias=False),
+        ConvCase((3, 5, 4, 3), 3, **fused_size(*FUSED[2]), transposed=True, lazy=True, activation="silu"),
+    ],
 }
-STEMS = {"bias_act": BIAS_ACT, "norm_act": NORM_ACT}
+STEMS = {"bias_act": BIAS_ACT, "norm_act": NORM_ACT, "conv_norm_act": CONV_NORM_ACT}
