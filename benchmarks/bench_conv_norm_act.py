@@ -82,7 +82,12 @@ def _rows(dtypes: list[torch.dtype], repeats: int) -> list[dict]:
         logs = []
         for layer in cases.CONV_NORM_ACT:
             measured = timing.interleaved(providers(layer, dtype, _names(dtype)), repeats, warm_up=1)
-            case = {"layer": layer._asdict(), "batch": BATCH, "dtype": cases.name(dtype), "direction": "forward+backward"}
+            case = {
+                "layer": layer._asdict(),
+                "batch": BATCH,
+                "dtype": cases.name(dtype),
+                "direction": "forward+backward",
+            }
             rows += [case | {"provider": name} | m for name, m in measured.items()]
             stock, ours = (min(m["p50_ms"] for n, m in measured.items() if n.startswith(p)) for p in ("stock", "fast"))
             logs.append(math.log(stock / ours))

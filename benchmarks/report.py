@@ -13,7 +13,7 @@ BEGIN, END = "<!-- {suite}: made by python -m benchmarks.report -->", "<!-- end 
 
 
 def conv_norm_act_table(result: dict[str, Any]) -> str:
-    """Return a Markdown table of one ``conv_norm_act.json``, a row for each layer and dtype, and the geometric means."""
+    """Return a Markdown table of one ``conv_norm_act.json``: a row for each layer and dtype, and geometric means."""
     cases: dict[tuple, dict[str, float]] = {}
     for row in result["rows"]:
         cases.setdefault((row["dtype"], tuple(row["layer"].values())), {})[row["provider"]] = row["p50_ms"]
@@ -21,7 +21,7 @@ def conv_norm_act_table(result: dict[str, Any]) -> str:
     lines.append("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     ratios: dict[str, list[float]] = {}
     for (dtype, layer), ms in cases.items():
-        name, transposed, c_in, c_out, size, kernel, stride, padding, norm, activation = layer
+        name, _, c_in, c_out, size, kernel, stride, padding, *_ = layer
         what = f"{name} {c_in} to {c_out}, {size} px, k{kernel} s{stride} p{padding}"
         best = [min(v for k, v in ms.items() if k.startswith("fastgan") == ours) for ours in (False, True)]
         ratios.setdefault(dtype, []).append(best[0] / best[1])

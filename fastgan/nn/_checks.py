@@ -44,7 +44,8 @@ def check_activation(op: str, activation: str, negative_slope: float) -> None:
 
 
 def check_batch_norm(
-    op: str, shape: Sequence[int], device: torch.device, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None,
+    op: str, shape: Sequence[int], device: torch.device, weight: Tensor | None, bias: Tensor | None,
+    mean: Tensor | None, var: Tensor | None,
     training: bool, momentum: float, eps: float, prefix: str = "",
 ) -> None:  # fmt: skip
     vectors = ((prefix + "weight", weight), (prefix + "bias", bias), ("running_mean", mean), ("running_var", var))
@@ -60,7 +61,9 @@ def check_batch_norm(
         raise ValueError(f"{op}: eps must be > 0, got {eps!r}")
     if training and math.prod(shape) == shape[1]:
         what = "x" if not prefix else "the result of the convolution"
-        raise ValueError(f"{op}: {what} must have more than 1 value per channel when training, got shape {tuple(shape)}")
+        raise ValueError(
+            f"{op}: {what} must have more than 1 value per channel when training, got shape {tuple(shape)}"
+        )
 
 
 def pair(size: int | tuple[int, ...]) -> tuple[int, int]:

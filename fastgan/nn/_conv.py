@@ -24,8 +24,8 @@ class Raw(NamedTuple):
     """A convolution's result whose normalisation and activation are still to be done: ``finish`` does them, or the next
     convolution while it loads, so that neither result is ever written.
 
-    norm is (weight, bias, mean, var); ``training`` says that mean and var are those of u; ``channels_last`` is the
-    format that the finished tensor has.
+    norm is (weight, bias, mean, var), without mean and var for nothing but a memory format to be put right;
+    ``training`` says that mean and var are those of u; ``channels_last`` is the format that the finished tensor has.
     """
 
     u: Tensor
@@ -44,9 +44,11 @@ def finish(value: Value) -> Tensor:
     """Return the tensor that stands for what is still to be done."""
     if not isinstance(value, Raw):
         return value
-    y = ops.norm_act.norm_act_eval(
-        value.u, *value.norm, value.training, value.eps, value.activation, value.negative_slope, False
-    )
+    y = value.u
+    if value.norm[2] is not None:
+        y = ops.norm_act.norm_act_eval(
+            y, *value.norm, value.training, value.eps, value.activation, value.negative_slope, False
+        )
     if y.dim() == 4 and is_channels_last(y) and not value.channels_last:
         return y.contiguous()
     return y
@@ -133,11 +135,14 @@ class Convolution(NamedTuple):
         x, norm = (value.u, value.norm) if isinstance(value, Raw) else (value, _NO_NORM)
         last = is_channels_last(self.weight) or (value.channels_last if isinstance(value, Raw) else is_channels_last(x))
         a = self.attributes(
-            activation=activation, negative_slope=negative_slope, stats=stats, channels_last=last or (inside and x.is_cpu)
+            activation=activation,
+            negative_slope=negative_slope,
+            stats=stats,
+            channels_last=last or (inside and x.is_cpu),
         )
         if isinstance(value, Raw):
-            loaded = {"norm_activation": value.activation, "norm_slope": value.negative_slope}
-            a = a._replace(training=value.training, eps=value.eps, **loaded)
+            a = a._replace(training=value.training, eps=value.eps)
+            a = a._replace(norm_activation=value.activation, norm_slope=value.negative_slope)
         device_type = x.device.type
         weight, bias = autocast(self.weight, device_type), self.bias
         y, mean, var = ops.conv_norm_act.conv_norm_act(autocast(x, device_type), weight, bias, *norm, *a)
@@ -181,9 +186,10 @@ def same_padding(
     return x, tuple(total // 2 for total in totals)
 
 
-def conv_act(value: Value, conv: Convolution, activation: str, negative_slope: float, inside: bool) -> Tensor:
-    """Return act(conv(value))."""
+def conv_act(value: Value, conv: Convolution, activation: str, negative_slope: float, inside: bool) -> Value:
+    """Return act(conv(value)); only its memory format may still have to be put right, where ``inside``."""
     if activation in SAVES_INPUT and torch.is_grad_enabled():
         y = conv._replace(bias=None).run(value, "identity", 0.0, False, False)[0]
         return ops.bias_act.bias_act(y, conv.bias, activation, negative_slope)
-    return conv.run(value, activation, negative_slope, False, inside)[0]
+    y, _, _, last = conv.run(value, activation, negative_slope, False, inside)
+    return Raw(y, _NO_NORM, False, 0.0, "identity", 0.0, last) if inside else y

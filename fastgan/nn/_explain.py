@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fastgan import backends
-from fastgan.nn._layers import ACT, CONV, NORM, Activation, kind_of, parts, scan
+from fastgan.nn._layers import ACT, CONV, NORM, Activation, activation_of, changes_input, kind_of, parts, scan
 from fastgan.nn._reasons import (
     shows_output,
     vectors_of,
@@ -161,6 +161,21 @@ def _verdict(group: _Layers) -> tuple[str, str, str]:
     return _backend("norm_act", next((v for v in vectors if v is not None), None), reason)
 
 
+def _follows_fused(group: _Layers) -> bool:
+    """Return whether what follows a convolution that is called itself runs by a fused op."""
+    conv, norm, act = group.conv, group.norm, group.act
+    private = not shows_output(conv)
+    if why_not_here() or act is None:
+        return False
+    stem = "bias_act" if norm is None else "norm_act"
+    if why_not_backend(stem, conv.weight.device, conv.weight.dtype):
+        return False
+    if norm is not None:
+        return not (why_not_norm_act(norm, act, group.act_first, private) or why_not_norm(norm, vectors_of(norm)))
+    in_place = changes_input(act) and not private
+    return not why_not_act(act) and not in_place and activation_of(act)[0] != "identity"
+
+
 def _verdict_of_convolution(group: _Layers) -> tuple[str, str, str]:
     conv, norm, act = group.conv, group.norm, group.act
     fused, backend, reason = _backend("conv_norm_act", conv.weight, why_not_here() or why_not_conv(conv))
@@ -171,7 +186,7 @@ def _verdict_of_convolution(group: _Layers) -> tuple[str, str, str]:
         after, what = why_not_act(act) if act is not None else "", "the activation runs after it"
     if fused == "yes" and after:
         return "in part", backend, f"{what}: {after}"
-    if fused == "no" and (norm is not None or act is not None) and not after:
+    if fused == "no" and _follows_fused(group):
         return fused, backend, f"the convolution runs as torch's, what follows by fused ops: {reason}"
     return fused, backend, reason or vendors_convolution(conv)
 

@@ -105,8 +105,10 @@ def conv_group(
     if c.why_not(x) or why_not_backend("conv_norm_act", x.device, autocast(x, x.device.type).dtype):
         return _after(c.stock(finish(value)), norm, act, act_first)
     if norm is None:
-        if act is None or why_not_act(act):
-            return _after(conv_act(value, c, "identity", 0.0, lazy and act is None), None, act, False)
+        if act is None:
+            return conv_act(value, c, "identity", 0.0, lazy)
+        if why_not_act(act):
+            return _after(finish(conv_act(value, c, "identity", 0.0, False)), None, act, False)
         return conv_act(value, c, *activation_of(act), lazy)
     shape = (x.shape[0], c.channels(), *c.output_size(x))
     meta = (shape, x.device, autocast(x, x.device.type).dtype)
@@ -114,7 +116,7 @@ def conv_group(
     name, slope = activation_of(after)
     separate = first and (name in SAVES_INPUT or process_group_of(norm) is not None)
     if separate or why_not_conv_norm_act(norm, act) or why_not_norm(norm, vectors_of(norm), meta):
-        return _after(conv_act(value, c, "identity", 0.0, False), norm, act, act_first)
+        return _after(finish(conv_act(value, c, "identity", 0.0, False)), norm, act, act_first)
     return _conv_norm_act(value, c, norm, name, slope, first, lazy)
 
 
@@ -133,9 +135,7 @@ def _conv_norm_act(
     return raw if lazy else finish(raw)
 
 
-def _after(
-    y: Tensor, norm: _BatchNorm | None, act: Activation | None, act_first: bool, private: bool = True
-) -> Tensor:
+def _after(y: Tensor, norm: _BatchNorm | None, act: Activation | None, act_first: bool, private: bool = True) -> Tensor:
     """Return what the layers after a convolution make of its result; private: nobody else holds it."""
     if norm is not None:
         return norm(y) if act is None else norm_act(y, norm, act, act_first, private)

@@ -59,7 +59,7 @@ class Step(NamedTuple):
 
     kind: int
     first: int
-    count: int
+    length: int
 
 
 def scan(children: Sequence[nn.Module]) -> list[Step]:
@@ -93,7 +93,7 @@ class Parts(NamedTuple):
 
 def parts(layers: Sequence[nn.Module], kinds: Sequence[int]) -> Parts:
     """Return convolution, norm and activation of a step, None for those it lacks."""
-    found = {kind: layer for kind, layer in zip(kinds, layers, strict=True)}
+    found = dict(zip(kinds, layers, strict=True))
     act_first = NORM in kinds and ACT in kinds and kinds.index(ACT) < kinds.index(NORM)
     return Parts(found.get(CONV), found.get(NORM), found.get(ACT), act_first)
 

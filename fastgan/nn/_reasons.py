@@ -23,7 +23,6 @@ from fastgan.nn._checks import DTYPES
 from fastgan.nn._conv import Vectors
 from fastgan.nn._layers import CONV, NORM_DIMS, Activation, activation_of, changes_input, kind_of
 
-
 # shape, device and dtype of a tensor that is not there yet
 Meta = tuple[Sequence[int], torch.device, torch.dtype]
 

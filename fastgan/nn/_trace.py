@@ -238,7 +238,8 @@ def _fuse(graph: fx.Graph, module: nn.Module) -> list[Group]:
         found.nodes[-1].replace_all_uses_with(fused)
         for old in reversed(found.nodes):
             graph.erase_node(old)
-        paths = (None if n is None else str(n.target) for n in (found.conv, found.norm))
-        groups.append(Group(*paths, *(found.act or (None, None)), found.act_first))
+        paths = [None if n is None else str(n.target) for n in (found.conv, found.norm)]
+        path, called = found.act or (None, None)
+        groups.append(Group(paths[0], paths[1], path, called, found.act_first))
         node = fused.next
     return groups

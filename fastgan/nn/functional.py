@@ -93,7 +93,9 @@ def batch_norm_act(
     Source: Ioffe and Szegedy 2015, eq. 1-4; both backward orders are derived in backends/reference/norm_act.py.
     """
     check_input("batch_norm_act", x)
-    check_batch_norm("batch_norm_act", x.shape, x.device, weight, bias, running_mean, running_var, training, momentum, eps)
+    check_batch_norm(
+        "batch_norm_act", x.shape, x.device, weight, bias, running_mean, running_var, training, momentum, eps
+    )
     check_activation("batch_norm_act", activation, negative_slope)
     attributes = (eps, activation, negative_slope, act_first)
     return run_norm_act(x, weight, bias, running_mean, running_var, training, momentum, *attributes)
@@ -117,7 +119,7 @@ def _run_convolution(
 ) -> Tensor:  # fmt: skip
     check_output(op, x, conv)
     if not norm:
-        return conv_act(x, conv, activation, negative_slope, False)
+        return finish(conv_act(x, conv, activation, negative_slope, False))
     batch = (x.shape[0], conv.channels(), *conv.output_size(x))
     check_batch_norm(op, batch, x.device, *vectors, training, momentum, eps, prefix="norm_")
     if act_first and activation in SAVES_INPUT:
@@ -173,8 +175,8 @@ def conv_norm_act(
     op = "conv_norm_act"
     check_convolution(op, x, weight, bias, False, groups, stride, padding, dilation)
     check_activation(op, activation, negative_slope)
-    x, padding = same_padding(x, weight, padding, pair(dilation))
-    sizes = (pair(stride), pair(padding), pair(dilation), (0, 0), False, groups)
+    x, numbers = same_padding(x, weight, padding, pair(dilation))
+    sizes = (pair(stride), pair(numbers), pair(dilation), (0, 0), False, groups)
     vectors = (norm_weight, norm_bias, running_mean, running_var)
     conv, after = Convolution(weight, bias, *sizes), (training, momentum, eps, activation, negative_slope, act_first)
     return _run_convolution(op, x, conv, norm, vectors, *after)

@@ -26,15 +26,17 @@ def run_children(self: nn.Sequential, input: Tensor) -> Tensor:
     value: Value = input
     steps = scan(children)
     for i, step in enumerate(steps):
-        layers = children[step.first : step.first + step.count]
+        layers = children[step.first : step.first + step.length]
         if step.kind == CONV:
             group = parts(layers, [kind_of(layer) for layer in layers])
             value = conv_group(value, *group, lazy=i + 1 < len(steps) and steps[i + 1].kind == CONV)
         elif step.kind == NORM:
-            value = norm_act(finish(value), *layers)
+            norm, act = layers
+            value = norm_act(finish(value), norm, act)
         elif step.kind == ACT:
             private = step.first > 0 and not shows_output(children[step.first - 1])
-            value = norm_act(finish(value), *reversed(layers), act_first=True, private=private)
+            act, norm = layers
+            value = norm_act(finish(value), norm, act, act_first=True, private=private)
         else:
             value = layers[0](finish(value))
     return finish(value)

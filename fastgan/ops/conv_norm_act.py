@@ -56,8 +56,8 @@ def _wanted(ctx: Any, argument: int) -> bool:
         return True
 
 
-def _as(gradient: Tensor, parameter: Tensor | None, wanted: bool) -> Tensor | None:
-    return gradient.to(parameter.dtype) if wanted and parameter is not None else None
+def _as(gradient: Tensor | None, parameter: Tensor | None, wanted: bool) -> Tensor | None:
+    return gradient.to(parameter.dtype) if wanted and gradient is not None and parameter is not None else None
 
 
 def _save_forward(ctx: Any, inputs: tuple, output: tuple) -> None:

@@ -13,7 +13,8 @@ from fastgan.ops._define import define
 _attributes = "float eps, str activation, float negative_slope, bool act_first"
 _norm_act = f"norm_act(Tensor x, Tensor? weight, Tensor? bias, {_attributes}) -> (Tensor, Tensor, Tensor)"
 _norm_act_eval = (
-    f"norm_act_eval(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, bool training, {_attributes}) -> Tensor"
+    f"norm_act_eval(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, bool training, {_attributes})"
+    " -> Tensor"
 )
 _saved = f"Tensor dy, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, bool training, {_attributes}"
 _norm_act_bwd = f"norm_act_bwd({_saved}) -> (Tensor, Tensor, Tensor)"

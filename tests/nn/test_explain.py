@@ -8,7 +8,7 @@ import fastgan
 import fastgan.nn as fnn
 
 from . import zoo
-from .common import critic
+from .common import critic, fused_ops, images
 
 
 def row(text, layer):
@@ -91,6 +91,23 @@ def test_verdicts_of_convolutions(backend, change, verdict):
     assert row(fastgan.explain(model), "0 + 1 + 2") == f"{what} {verdict.format(backend)}"
 
 
+@pytest.mark.parametrize(
+    ("after", "fused"),
+    [
+        ([nn.LeakyReLU(0.2, inplace=True)], 0),
+        ([nn.LeakyReLU(0.2, inplace=True), nn.BatchNorm2d(4)], 0),
+        ([nn.BatchNorm2d(4)], 0),
+        ([nn.LeakyReLU(0.2), nn.BatchNorm2d(4)], 1),
+    ],
+    ids=["in-place", "in-place-norm", "norm", "norm-first"],
+)
+def test_says_of_what_follows_a_stock_convolution_what_runs(backend, after, fused):
+    model = fastgan.convert(nn.Sequential(nn.Conv2d(3, 4, 3), *after))
+    model[0].register_forward_hook(lambda *_: None)
+    assert fused_ops(model, images(dtype=torch.float32)) == fused
+    assert ("what follows by fused ops" in fastgan.explain(model)) == bool(fused)
+
+
 def test_in_place(backend):
     text = fastgan.explain(fastgan.convert(nn.Sequential(nn.ReLU(True), nn.BatchNorm2d(3))))
     assert row(text, "0 + 1") == "0 + 1 ReLU + BatchNorm2d no the activation changes its input in place"
@@ -98,7 +115,7 @@ def test_in_place(backend):
 
 def test_fallback(no_fast_backend):
     text = fastgan.explain(fastgan.convert(critic()))
-    reason = "the convolution runs as torch's, what follows by fused ops: native: native is not here"
+    reason = "native: native is not here"
     assert row(text, "2 + 3 + 4") == f"2 + 3 + 4 Conv2d + BatchNorm2d + LeakyReLU no {reason}"
 
 

@@ -205,7 +205,9 @@ def test_an_empty_batch_leaves_the_running_statistics(backend, device, case):
     assert torch.equal(mean, before[0]) and torch.equal(var, before[1])
 
 
-@grid("conv_norm_act", [case for case in CASES if case.lazy and case.shape[0]], [case for case in FEW_CASES if case.lazy])
+@grid(
+    "conv_norm_act", [case for case in CASES if case.lazy and case.shape[0]], [case for case in FEW_CASES if case.lazy]
+)
 def test_statistics_of_the_result(backend, device, case):
     t = make_tensors(STEM, case, device)
     y, mean, var = ops.conv_norm_act(*lazy_arguments(case, *arguments(t), with_stats=True))

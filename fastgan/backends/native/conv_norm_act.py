@@ -1,4 +1,4 @@
-"""``conv_norm_act`` in C++ on the CPU (csrc/cpu/conv_norm_act.cpp, conv_norm_act_dw.cpp), and its thin ends in CUDA C++."""
+"""``conv_norm_act`` in C++ on the CPU (csrc/cpu/conv_norm_act.cpp, _dw.cpp), and its thin ends in CUDA C++."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ _MATMUL = vendor.Pointwise(bias_act, norm_act, matmul.convolution, matmul.weight
 # terms of a sum from which on torch's matrix products beat its convolutions in bfloat16, where the processor has units
 # for it: 4096 was measured to win by 2 to 5, 1024 to lose by 2 (design.md, section 7)
 _LONG = 2048
+# channels from which on a copy with channels innermost pays for the weight's gradient
+_MANY = 16
 
 
 @functools.cache
@@ -63,6 +65,11 @@ def _mask(y: Vector, a: Attributes) -> tuple:
 _NO_NORM, _NO_MASK = (None, None, None, None, 0.0, 0, 0.0), (None, 0, 0.0)
 
 
+def _channels_inner(x: Tensor) -> Tensor:
+    # the kernel reads its operands several times, and many channels slowly where they are outermost
+    return x.contiguous(memory_format=torch.channels_last) if x.shape[1] >= _MANY else x
+
+
 def _outputs(x: Tensor, weight: Tensor, a: Attributes) -> tuple[Tensor, Tensor, Tensor]:
     """Return uninitialised y, mean and var."""
     channels = output_channels(weight.shape, a)
@@ -94,7 +101,8 @@ def conv_norm_act(
     if x.is_cuda:
         y, *vectors = _outputs(x, weight, a)
         thin.convolution(x, norm, weight, bias, y, a)
-        return y, *(reference_norm_act.norm_act_stats(y) if a.stats else vectors)
+        mean_y, var_y = reference_norm_act.norm_act_stats(y) if a.stats else vectors
+        return y, mean_y, var_y
     return _convolution(x, _norm(norm, a), _NO_MASK, weight, bias, a)
 
 
@@ -109,14 +117,16 @@ def conv_norm_act_dx(
         return vendor.conv_norm_act_dx(around, dy, y, weight, x, norm, a)
     reverse = input_gradient(x, weight.shape[2:], dy, a, is_channels_last(x))
     if x.is_cuda:
-        du, *nothing = _outputs(dy.to(x.dtype), weight, reverse)
+        du, no_dw, no_db = _outputs(dy.to(x.dtype), weight, reverse)
         thin.input_gradient(dy, y, weight, du, a, reverse)
     else:
-        du, *nothing = _convolution(dy.to(x.dtype), _NO_NORM, _mask(y, a), weight, None, reverse)
+        du, no_dw, no_db = _convolution(dy.to(x.dtype), _NO_NORM, _mask(y, a), weight, None, reverse)
     du = dense(crop(du, x), like=x)
     if mean is None:
-        return du, *nothing
-    return (reference_norm_act if x.is_cuda else norm_act).norm_act_bwd(du, x, *norm, a.training, a.eps, a.norm_activation, a.norm_slope, False)
+        return du, no_dw, no_db
+    return (reference_norm_act if x.is_cuda else norm_act).norm_act_bwd(
+        du, x, *norm, a.training, a.eps, a.norm_activation, a.norm_slope, False
+    )
 
 
 def conv_norm_act_dw(
@@ -131,5 +141,8 @@ def conv_norm_act_dw(
     if x.is_cuda:
         return thin.weight_gradient(x, norm, dy, y, kernel_size, a)
     dw = x.new_empty(weight_shape(x, dy, kernel_size, a))
-    _C.conv_norm_act_dw_cpu(x, _norm(norm, a), dy.to(x.dtype), _mask(y, a), dw, _sizes(a))
+    y = None if y is None else _channels_inner(y)
+    _C.conv_norm_act_dw_cpu(
+        _channels_inner(x), _norm(norm, a), _channels_inner(dy.to(x.dtype)), _mask(y, a), dw, _sizes(a)
+    )
     return dw

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fastgan.backends.geometry import Attributes, output_size
 
 
-def _columns(x: Tensor, kernel: Sequence[int], stride: Sequence[int], before: Sequence[int], out: Sequence[int]) -> Tensor:
+def _columns(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], before: Sequence[int], out: Sequence[int]
+) -> Tensor:
     """Return (N * out pixels, taps * C): what each output reads of x (N, H, W, C), zeros outside.
 
     Args:
@@ -25,7 +26,9 @@ def _columns(x: Tensor, kernel: Sequence[int], stride: Sequence[int], before: Se
     x = F.pad(x, (0, 0, before[1], last[1] - w, before[0], last[0] - h))
     s_n, s_h, s_w, s_c = x.stride()
     size = (n, *out, *kernel, c)
-    return x.as_strided(size, (s_n, s_h * stride[0], s_w * stride[1], s_h, s_w, s_c)).reshape(-1, kernel[0] * kernel[1] * c)
+    return x.as_strided(size, (s_n, s_h * stride[0], s_w * stride[1], s_h, s_w, s_c)).reshape(
+        -1, kernel[0] * kernel[1] * c
+    )
 
 
 def _last(x: Tensor) -> Tensor:
