@@ -8,7 +8,7 @@ namespace fastgan {
 namespace {
 
 // Pixels of a block, channels of the small tensor in a task, pixels that a task should have at least, and tasks wanted.
-constexpr int64_t kPixels = 256, kChannels = 192, kLeastPixels = 2048, kTasks = 8;
+constexpr int64_t kPixels = 256, kChannels = 264, kLeastPixels = 2048, kTasks = 8;
 // Columns of a row of the kernel from which on each row is a task: below, loading the small tensor would cost too much.
 constexpr int64_t kColumns = 128;
 

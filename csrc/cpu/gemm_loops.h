@@ -13,7 +13,12 @@ struct Tile {
   static inline __attribute__((always_inline)) void run(int64_t k, A a, const T* b, T* c, int64_t stride, bool first) {
     Vec acc[kTileRows][2];
 #pragma GCC unroll 6
-    for (int r = 0; r < kTileRows; ++r) acc[r][0] = acc[r][1] = Vec{};
+    for (int r = 0; r < kTileRows; ++r) {
+      acc[r][0] = acc[r][1] = Vec{};
+      // needed at the end, and by then in the first-level cache
+      __builtin_prefetch(c + r * stride, 1);
+      __builtin_prefetch(c + r * stride + kColumns - 1, 1);
+    }
     for (int64_t i = 0; i < k; ++i) {
       const Vec b0 = *reinterpret_cast<const Vec*>(b + i * kColumns);
       const Vec b1 = *reinterpret_cast<const Vec*>(b + i * kColumns + kLanesOfVector);
