@@ -5,10 +5,12 @@ VENV ?= .venv
 PY ?= $(VENV)/bin/python
 OUT ?= runs/dcgan-$(shell date +%Y%m%d-%H%M%S)
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --constraint constraints.txt
+# each test runs on one thread
+PARALLEL = -n auto --maxprocesses 8
 STAMP = $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.installed,build/.inplace)
 NATIVE = setup.py $(wildcard csrc/*.* csrc/*/*.*)
 
-.PHONY: build train test test-plain test-triton test-aot test-gpu lint format bench clean
+.PHONY: build train test test-plain test-triton test-aot test-gpu gpu lint format bench clean
 .DELETE_ON_ERROR:
 
 build: $(STAMP)
@@ -34,13 +36,13 @@ train: build
 test: test-plain test-triton test-aot
 
 test-plain: build
-	$(PY) -m pytest -m "not gpu and not aot"
+	$(PY) -m pytest $(PARALLEL) -m "not gpu and not aot"
 
 test-triton: build
-	TRITON_INTERPRET=1 $(PY) -m pytest tests/ops -m "not gpu and not aot" -k triton
+	TRITON_INTERPRET=1 $(PY) -m pytest $(PARALLEL) tests/ops -m "not gpu and not aot" -k triton
 
 test-aot: build
-	$(PY) -m pytest tests/aot -m aot
+	$(PY) -m pytest $(PARALLEL) tests/aot -m aot
 
 test-gpu: build
 	$(PY) -m pytest -m gpu
@@ -49,7 +51,11 @@ lint: build
 	$(PY) -m pre_commit run --all-files
 
 format: build
-	$(PY) -m ruff format . && $(PY) -m ruff check --fix . && $(PY) -m clang_format -i csrc/*.* csrc/*/*.* || true
+	$(PY) -m ruff format . && $(PY) -m ruff check --fix . && $(dir $(PY))clang-format -i $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh)
+
+# what a machine with a GPU is for: its tests, then its figures
+gpu: test-gpu
+	$(PY) -m benchmarks.bench_conv_norm_act --device cuda --repeats 51 --out benchmarks/results/gpu/conv_norm_act.json
 
 bench: build
 	$(PY) -m pytest benchmarks --benchmark-only

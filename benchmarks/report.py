@@ -61,7 +61,7 @@ def readme(text: str) -> str:
     """Return the README's text with its tables made anew."""
     for suite, (what, table) in SUITES.items():
         parts = []
-        for path in sorted(RESULTS.glob(f"*/{suite}.json")):
+        for path in sorted(RESULTS.glob(f"*/{suite}*.json")):
             result = json.loads(path.read_text())
             machine = f"{result['device']}, {result['threads']} threads, torch {result['torch']}, {result['date'][:10]}"
             parts.append(f"{what} {machine}, `{result['command']}`:\n\n{table(result)}")

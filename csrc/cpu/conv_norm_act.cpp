@@ -1,5 +1,6 @@
 // Gather and scatter on the CPU, see backends/reference/conv_norm_act.py: a matrix product whose rows are read where
-// they lie in a few loaded input rows, and whose tile of results gets bias, activation and statistics before it is stored.
+// they lie in a few loaded input rows, and whose tile of results gets bias, activation and statistics before it is
+// stored.
 #include "cpu/conv_norm_act.h"
 
 #include "cpu/conv_weights.h"
@@ -21,15 +22,19 @@ class Forward {
  public:
   Forward(const Source<T>& source, const Tensor& weight, const Vector& bias, const Tensor& y, const Sizes& sizes,
           Activation activation, double slope)
-      : source_(source), out_(y), h_(axis(0, weight, sizes)), w_(axis(1, weight, sizes)),
+      : source_(source),
+        out_(y),
+        h_(axis(0, weight, sizes)),
+        w_(axis(1, weight, sizes)),
         overlaps_(sizes.transposed && overlaps(source.image, weight)),
         width_(overlaps_ ? source.image.width : (w_.positions() - 1) * w_.step + w_.extent),
         weights_(overlaps_ ? PackedWeights<T>(weight, gemm_.columns)
                            : PackedWeights<T>(weight, h_, w_, sizes.transposed, width_, gemm_.columns)),
-        channels_(out_.channels), columns_(overlaps_ ? channels_ : weights_.panels() * gemm_.columns),
-        product_columns_(weights_.panels() * gemm_.columns), kernel_width_(weight.size(3)) {
+        channels_(out_.channels),
+        columns_(overlaps_ ? channels_ : weights_.panels() * gemm_.columns),
+        product_columns_(weights_.panels() * gemm_.columns),
+        kernel_width_(weight.size(3)) {
     if (bias.has_value() || activation != Activation::identity) {
-      const std::vector<T> zero(channels_, T(0)), one(channels_, T(1));
       finish_ = PixelLoop<T>(Pass::forward, activation, slope, columns_);
       std::vector<T> shift = to_vector<T>(bias, channels_, T(0)), zeros(columns_, T(0)), ones(columns_, T(1));
       shift.resize(columns_, T(0));

@@ -32,8 +32,13 @@ struct Image {
   int64_t item, samples, channels, height, width, strides[4];
 
   explicit Image(const at::Tensor& x)
-      : data(static_cast<char*>(const_cast<void*>(x.const_data_ptr()))), storage(storage_of(x)),
-        item(x.element_size()), samples(x.size(0)), channels(x.size(1)), height(x.size(2)), width(x.size(3)),
+      : data(static_cast<char*>(const_cast<void*>(x.const_data_ptr()))),
+        storage(storage_of(x)),
+        item(x.element_size()),
+        samples(x.size(0)),
+        channels(x.size(1)),
+        height(x.size(2)),
+        width(x.size(3)),
         strides{x.stride(0), x.stride(1), x.stride(2), x.stride(3)} {}
 
   char* at(int64_t n, int64_t h, int64_t w) const {
@@ -49,7 +54,8 @@ class PixelLoop {
  public:
   PixelLoop() = default;
   PixelLoop(Pass pass, Activation activation, double slope, int64_t channels)
-      : loop_(loop<T>({pass, activation, Storage::exact, true, false})), channels_(channels),
+      : loop_(loop<T>({pass, activation, Storage::exact, true, false})),
+        channels_(channels),
         lanes_(std::max<int64_t>(1, 256 / channels) * channels) {
     span_.negative_slope = T(slope);
     mean_.assign(lanes_, T(0));
@@ -91,8 +97,8 @@ class Source {
   explicit Source(const at::Tensor& x) : image(x) {}
 
   // act(norm(x)) by the given statistics.
-  void normalise(const std::optional<at::Tensor>& weight, const std::optional<at::Tensor>& bias,
-                 const at::Tensor& mean, const at::Tensor& var, double eps, Activation activation, double slope) {
+  void normalise(const std::optional<at::Tensor>& weight, const std::optional<at::Tensor>& bias, const at::Tensor& mean,
+                 const at::Tensor& var, double eps, Activation activation, double slope) {
     auto scale = to_vector<T>(weight, image.channels, T(1));
     const auto var_ = to_vector<T>(var);
     for (size_t c = 0; c < scale.size(); ++c) scale[c] *= T(1 / std::sqrt(double(var_[c]) + eps));

@@ -27,7 +27,9 @@ class PackedWeights {
   // weight (C_small, C_big, kH, kW), dense; the input has the big channels in a gather, the small ones in a scatter.
   // `width` is that of the loaded rows in pixels.
   PackedWeights(const at::Tensor& weight, const Axis& h, const Axis& w, bool scatter, int64_t width, int64_t columns)
-      : columns_(columns), in_(weight.size(scatter ? 0 : 1)), out_(weight.size(scatter ? 1 : 0)),
+      : columns_(columns),
+        in_(weight.size(scatter ? 0 : 1)),
+        out_(weight.size(scatter ? 1 : 0)),
         panels_((out_ + columns - 1) / columns) {
     int64_t size = 0;
     for (const Phase& ph : h.phases) {
@@ -51,16 +53,16 @@ class PackedWeights {
     const int64_t big = weight.size(1), taps = weight.size(2) * weight.size(3);
     at::parallel_for(0, panels_, std::max<int64_t>(1, 65536 / std::max<int64_t>(1, in_ * columns)),
                      [&](int64_t first, int64_t last) {
-      for (int64_t j = first; j < last; ++j) {
-        for (int64_t c = 0; c < in_; ++c) {
-          T* line = memory_ + (j * in_ + c) * columns_;
-          for (int64_t i = 0; i < columns_; ++i) {
-            const int64_t n = j * columns_ + i;
-            line[i] = n < out_ ? from[(c * big + n % big) * taps + n / big] : T(0);
-          }
-        }
-      }
-    });
+                       for (int64_t j = first; j < last; ++j) {
+                         for (int64_t c = 0; c < in_; ++c) {
+                           T* line = memory_ + (j * in_ + c) * columns_;
+                           for (int64_t i = 0; i < columns_; ++i) {
+                             const int64_t n = j * columns_ + i;
+                             line[i] = n < out_ ? from[(c * big + n % big) * taps + n / big] : T(0);
+                           }
+                         }
+                       }
+                     });
   }
 
   const T* panel(const PhaseWeights& phase, int64_t j) const {
@@ -105,44 +107,44 @@ class PackedWeights {
     const int64_t out_stride = (scatter ? 1 : weight.size(1)) * taps, in_stride = (scatter ? weight.size(1) : 1) * taps;
     at::parallel_for(0, panels_, std::max<int64_t>(1, 65536 / std::max<int64_t>(1, in_ * taps * columns_)),
                      [&](int64_t first, int64_t last) {
-      for (int64_t j = first; j < last; ++j) {
-        const int64_t valid = std::min(columns_, out_ - j * columns_);
-        // a few channels at a time, all taps of all columns: what is read in long strides is read once
-        const int64_t width = kChannels * taps + kColumnsApart;
-        T* block = scratch<T, 8>(columns_ * width);
-        for (int64_t c0 = 0; c0 < in_; c0 += kChannels) {
-          const int64_t channels = std::min(kChannels, in_ - c0);
-          for (int64_t n = 0; n < columns_; ++n) {
-            const T* source = from + (j * columns_ + n) * out_stride + c0 * in_stride;
-            for (int64_t c = 0; c < channels; ++c) {
-              T* to = block + n * width + c * taps;
-              if (n < valid) {
-                std::copy_n(source + c * in_stride, taps, to);
-              } else {
-                std::fill_n(to, taps, T(0));
-              }
-            }
-          }
-          size_t p = 0;
-          for (const Phase& ph : h.phases) {
-            for (const Phase& pw : w.phases) {
-              const PhaseWeights& phase = phases[p++];
-              T* to = memory_ + phase.base + (j * phase.depth + c0) * columns_;
-              int64_t t = 0;
-              for (const Tap& th : ph.taps) {
-                for (const Tap& tw : pw.taps) {
-                  const T* tap = block + th.kernel * kw + tw.kernel;
-                  T* lines = to + t++ * in_ * columns_;
-                  for (int64_t c = 0; c < channels; ++c, lines += columns_) {
-                    for (int64_t n = 0; n < columns_; ++n) lines[n] = tap[n * width + c * taps];
-                  }
-                }
-              }
-            }
-          }
-        }
-      }
-    });
+                       for (int64_t j = first; j < last; ++j) {
+                         const int64_t valid = std::min(columns_, out_ - j * columns_);
+                         // a few channels at a time, all taps of all columns: what is read in long strides is read once
+                         const int64_t width = kChannels * taps + kColumnsApart;
+                         T* block = scratch<T, 8>(columns_ * width);
+                         for (int64_t c0 = 0; c0 < in_; c0 += kChannels) {
+                           const int64_t channels = std::min(kChannels, in_ - c0);
+                           for (int64_t n = 0; n < columns_; ++n) {
+                             const T* source = from + (j * columns_ + n) * out_stride + c0 * in_stride;
+                             for (int64_t c = 0; c < channels; ++c) {
+                               T* to = block + n * width + c * taps;
+                               if (n < valid) {
+                                 std::copy_n(source + c * in_stride, taps, to);
+                               } else {
+                                 std::fill_n(to, taps, T(0));
+                               }
+                             }
+                           }
+                           size_t p = 0;
+                           for (const Phase& ph : h.phases) {
+                             for (const Phase& pw : w.phases) {
+                               const PhaseWeights& phase = phases[p++];
+                               T* to = memory_ + phase.base + (j * phase.depth + c0) * columns_;
+                               int64_t t = 0;
+                               for (const Tap& th : ph.taps) {
+                                 for (const Tap& tw : pw.taps) {
+                                   const T* tap = block + th.kernel * kw + tw.kernel;
+                                   T* lines = to + t++ * in_ * columns_;
+                                   for (int64_t c = 0; c < channels; ++c, lines += columns_) {
+                                     for (int64_t n = 0; n < columns_; ++n) lines[n] = tap[n * width + c * taps];
+                                   }
+                                 }
+                               }
+                             }
+                           }
+                         }
+                       }
+                     });
   }
 
   int64_t columns_, in_, out_, panels_;

@@ -1,5 +1,5 @@
-// Included once per instruction set by isa_<name>.cpp after loops.h, inside whose namespaces all of it stands;
-// FASTGAN_VECTOR_BYTES is the width of a register.
+// Included once per instruction set by isa_<name>.cpp, which defines FASTGAN_ISA as the namespace, includes half.h in
+// it, and gives the width of a register in FASTGAN_VECTOR_BYTES.
 namespace fastgan {
 namespace FASTGAN_ISA {
 

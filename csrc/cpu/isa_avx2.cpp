@@ -16,9 +16,14 @@
 
 #define FASTGAN_ISA avx2
 #define FASTGAN_VECTOR_BYTES 32
-#include "cpu/loops.h"
+namespace fastgan {
+namespace avx2 {
+#include "cpu/half.h"
+}  // namespace avx2
+}  // namespace fastgan
 
 #include "cpu/gemm_loops.h"
+#include "cpu/loops.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -7,9 +7,14 @@
 
 #define FASTGAN_ISA baseline
 #define FASTGAN_VECTOR_BYTES 16
-#include "cpu/loops.h"
+namespace fastgan {
+namespace baseline {
+#include "cpu/half.h"
+}  // namespace baseline
+}  // namespace fastgan
 
 #include "cpu/gemm_loops.h"
+#include "cpu/loops.h"
 
 namespace fastgan {
 

@@ -1,10 +1,10 @@
 // The loops over a Span, written so that the compiler vectorises them. Included once per instruction set by
-// isa_<name>.cpp, which defines FASTGAN_ISA as the namespace; all code here is a template or in that namespace.
+// isa_<name>.cpp, which defines FASTGAN_ISA as the namespace and includes half.h in it; all code here is a template or
+// in that namespace.
 namespace fastgan {
 namespace FASTGAN_ISA {
 
 #include "cpu/activation.h"
-#include "cpu/half.h"
 
 // A per-channel vector: the element of this lane, or the one value of the channel, read once.
 template <typename T, bool Inner>

@@ -50,8 +50,8 @@ using Norm = std::tuple<Vector, Vector, Vector, Vector, double, int64_t, double>
 // What a gradient is masked by while it is loaded: a result y of the activation, the activation, its slope.
 using Mask = std::tuple<Vector, int64_t, double>;
 
-// Tensors are (N, C, H, W) of any strides and one dtype, weight (C_small, C_big, kH, kW); y is written as it lies, mean_y
-// and var_y get its statistics unless they are empty.
+// Tensors are (N, C, H, W) of any strides and one dtype, weight (C_small, C_big, kH, kW); y is written as it lies,
+// mean_y and var_y get its statistics unless they are empty.
 void conv_norm_act_fwd_cpu(const Tensor& x, const Norm& norm, const Mask& mask, const Tensor& weight,
                            const Vector& bias, Tensor y, Tensor mean_y, Tensor var_y, const ConvSizes& sizes,
                            int64_t activation, double negative_slope);
