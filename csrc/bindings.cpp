@@ -23,6 +23,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("norm_act_bwd_bwd_cpu", &norm_act_bwd_bwd_cpu, NoGil());
   m.def("norm_act_stats_cpu", &norm_act_stats_cpu, NoGil());
   m.def("conv_norm_act_fwd_cpu", &conv_norm_act_fwd_cpu, NoGil());
+  m.def("conv_norm_act_load_cpu", &conv_norm_act_load_cpu, NoGil());
   m.def("conv_norm_act_dw_cpu", &conv_norm_act_dw_cpu, NoGil());
 #ifdef FASTGAN_CUDA
   m.def("bias_act_fwd_cuda", &bias_act_fwd_cuda, NoGil());

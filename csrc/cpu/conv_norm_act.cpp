@@ -255,6 +255,23 @@ class Forward {
 
 }  // namespace
 
+void conv_norm_act_load_cpu(const Tensor& x, const Norm& norm, const Mask& mask, Tensor to) {
+  with_accumulation_type(x, [&](auto zero) {
+    using T = decltype(zero);
+    const Source<T> source = make_source<T>(x, norm, mask);
+    const Gemm<T> loops = gemm<T>();
+    const int64_t height = x.size(2), row = x.size(1) * x.size(3);
+    const int64_t high = std::clamp<int64_t>(kCache / row, 1, height), bands = (height + high - 1) / high;
+    T* out = to.mutable_data_ptr<T>();
+    at::parallel_for(0, x.size(0) * bands, 1, [&](int64_t first, int64_t last) {
+      for (int64_t t = first; t < last; ++t) {
+        const int64_t n = t / bands, h = t % bands * high, rows = std::min(high, height - h);
+        source.load(loops, n, n + 1, h, rows, 1, 0, x.size(3), out + (n * height + h) * row);
+      }
+    });
+  });
+}
+
 void conv_norm_act_fwd_cpu(const Tensor& x, const Norm& norm, const Mask& mask, const Tensor& weight,
                            const Vector& bias, Tensor y, Tensor mean_y, Tensor var_y, const ConvSizes& sizes,
                            int64_t activation, double negative_slope) {

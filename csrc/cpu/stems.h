@@ -55,7 +55,9 @@ using Mask = std::tuple<Vector, int64_t, double>;
 void conv_norm_act_fwd_cpu(const Tensor& x, const Norm& norm, const Mask& mask, const Tensor& weight,
                            const Vector& bias, Tensor y, Tensor mean_y, Tensor var_y, const ConvSizes& sizes,
                            int64_t activation, double negative_slope);
-// dw is dense.
+// What a convolution loads, written to `to`: (N, C, H, W) channels last, in the accumulation type.
+void conv_norm_act_load_cpu(const Tensor& x, const Norm& norm, const Mask& mask, Tensor to);
+// dw is dense; x and dy may be of the accumulation type, if they are what the above wrote.
 void conv_norm_act_dw_cpu(const Tensor& x, const Norm& norm, const Tensor& dy, const Mask& mask, Tensor dw,
                           const ConvSizes& sizes);
 

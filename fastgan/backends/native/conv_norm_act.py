@@ -24,7 +24,7 @@ _MATMUL = vendor.Pointwise(bias_act, norm_act, matmul.convolution, matmul.weight
 # terms of a sum from which on torch's matrix products beat its convolutions in bfloat16, where the processor has units
 # for it: 4096 was measured to win by 2 to 5, 1024 to lose by 2 (design.md, section 7)
 _LONG = 2048
-# channels from which on a copy with channels innermost pays for the weight's gradient
+# channels from which on a copy with channels innermost pays
 _MANY = 16
 
 
@@ -65,9 +65,13 @@ def _mask(y: Vector, a: Attributes) -> tuple:
 _NO_NORM, _NO_MASK = (None, None, None, None, 0.0, 0, 0.0), (None, 0, 0.0)
 
 
-def _channels_inner(x: Tensor) -> Tensor:
-    # the kernel reads its operands several times, and many channels slowly where they are outermost
-    return x.contiguous(memory_format=torch.channels_last) if x.shape[1] >= _MANY else x
+def _loaded(x: Tensor, norm: tuple, mask: tuple) -> tuple[Tensor, tuple, tuple]:
+    """Return x, norm and mask; where channels are outermost and many, what they give, with channels innermost."""
+    if x.shape[1] < _MANY or x.stride(1) == 1:
+        return x, norm, mask
+    to = torch.empty(x.shape, dtype=accumulate_dtype(x.dtype), memory_format=torch.channels_last)
+    _C.conv_norm_act_load_cpu(x, norm, mask, to)
+    return to, _NO_NORM, _NO_MASK
 
 
 def _outputs(x: Tensor, weight: Tensor, a: Attributes) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,8 +145,8 @@ def conv_norm_act_dw(
     if x.is_cuda:
         return thin.weight_gradient(x, norm, dy, y, kernel_size, a)
     dw = x.new_empty(weight_shape(x, dy, kernel_size, a))
-    y = None if y is None else _channels_inner(y)
-    _C.conv_norm_act_dw_cpu(
-        _channels_inner(x), _norm(norm, a), _channels_inner(dy.to(x.dtype)), _mask(y, a), dw, _sizes(a)
-    )
+    # the kernel reads its operands several times
+    g, _, mask = _loaded(dy.to(x.dtype), _NO_NORM, _mask(y, a))
+    u, loaded_norm, _ = _loaded(x, _norm(norm, a), _NO_MASK)
+    _C.conv_norm_act_dw_cpu(u, loaded_norm, g, mask, dw, _sizes(a))
     return dw
