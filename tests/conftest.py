@@ -1,14 +1,13 @@
 """What all tests share."""
 
-import os
-
 import pytest
 import torch
+import torch._inductor.config
 
 import fastgan
 
 # inductor keeps compiled graphs on disk and does not notice that a shape function of ours has changed
-os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+torch._inductor.config.force_disable_caches = True
 
 # the tensors of the tests are small: more threads only wait for each other; test_robustness.py uses several
 torch.set_num_threads(1)
