@@ -28,6 +28,10 @@ class Attributes(NamedTuple):
     stats: bool
     channels_last: bool
 
+    def sizes(self) -> tuple:
+        """Return what ``torch.convolution`` takes after its tensors."""
+        return self.stride, self.padding, self.dilation, self.transposed, self.output_padding, self.groups
+
 
 def output_size(size: Sequence[int], kernel_size: Sequence[int], a: Attributes) -> list[int]:
     """Return the spatial size of the result for that of x."""

@@ -6,16 +6,21 @@ import torch
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
-CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
     """Return the format an op's output has for input x: contiguous, or channels last in 2 or 3 spatial dimensions."""
-    if x.is_contiguous() or x.dim() not in CHANNELS_LAST:
+    if x.is_contiguous() or x.dim() not in _CHANNELS_LAST:
         return torch.contiguous_format
-    if x.is_contiguous(memory_format=CHANNELS_LAST[x.dim()]):
-        return CHANNELS_LAST[x.dim()]
+    if x.is_contiguous(memory_format=_CHANNELS_LAST[x.dim()]):
+        return _CHANNELS_LAST[x.dim()]
     return suggest_memory_format(x)
+
+
+def wanted_format(dim: int, channels_last: bool) -> torch.memory_format:
+    """Return channels last for tensors of ``dim`` dimensions, where wanted and there is one, else contiguous."""
+    return _CHANNELS_LAST.get(dim, torch.contiguous_format) if channels_last else torch.contiguous_format
 
 
 def is_channels_last(x: Tensor) -> bool:

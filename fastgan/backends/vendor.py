@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 
 from fastgan.backends.geometry import Attributes, crop, input_gradient, weight_shape
-from fastgan.backends.layout import CHANNELS_LAST, accumulate_dtype, dense, is_channels_last
+from fastgan.backends.layout import accumulate_dtype, dense, is_channels_last, wanted_format
 
 Vector = Tensor | None
 
 
 def convolution(u: Tensor, weight: Tensor, bias: Vector, a: Attributes) -> Tensor:
     """Return torch's convolution of u, or the transposed one."""
-    return torch.convolution(u, weight, bias, *_sizes(a))
+    return torch.convolution(u, weight, bias, *a.sizes())
 
 
 def weight_gradient(u: Tensor, g: Tensor, shape: Sequence[int], a: Attributes) -> Tensor:
     """Return torch's gradient of the weight, of the given shape."""
     w = u.new_empty(1).expand(shape)
-    return torch.ops.aten.convolution_backward(g, u, w, None, *_sizes(a), [False, True, False])[1]
+    return torch.ops.aten.convolution_backward(g, u, w, None, *a.sizes(), [False, True, False])[1]
 
 
 class Pointwise(NamedTuple):
@@ -48,10 +48,6 @@ def _masked(stems: Pointwise, dy: Tensor, y: Vector, a: Attributes) -> Tensor:
     return dy if y is None else stems.bias_act.bias_act_bwd(dy, y, None, a.activation, a.negative_slope)
 
 
-def _sizes(a: Attributes) -> tuple:
-    return a.stride, a.padding, a.dilation, a.transposed, a.output_padding, a.groups
-
-
 def conv_norm_act(
     stems: Pointwise, x: Tensor, weight: Tensor, bias: Vector, norm: tuple[Vector, ...], a: Attributes
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,8 +57,7 @@ def conv_norm_act(
     y = stems.convolution(u, weight, bias.to(u.dtype) if plain and bias is not None else None, a)
     if not plain:
         y = stems.bias_act.bias_act(y, bias, a.activation, a.negative_slope)
-    last = a.channels_last and y.dim() in CHANNELS_LAST
-    y = y.contiguous(memory_format=CHANNELS_LAST[y.dim()] if last else torch.contiguous_format)
+    y = y.contiguous(memory_format=wanted_format(y.dim(), a.channels_last))
     if a.stats:
         return y, *stems.norm_act.norm_act_stats(y)
     dtype = accumulate_dtype(x.dtype)

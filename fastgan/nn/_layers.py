@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -26,15 +26,7 @@ NORM_DIMS: dict[type, tuple[int, ...]] = {
     nn.BatchNorm3d: (5,),
     nn.SyncBatchNorm: (2, 3, 4, 5),
 }
-# the dimensions of a batch, and for transposed ones the function
-CONVS: dict[type, tuple[int, Callable[..., Tensor] | None]] = {
-    nn.Conv1d: (3, None),
-    nn.Conv2d: (4, None),
-    nn.Conv3d: (5, None),
-    nn.ConvTranspose1d: (3, F.conv_transpose1d),
-    nn.ConvTranspose2d: (4, F.conv_transpose2d),
-    nn.ConvTranspose3d: (5, F.conv_transpose3d),
-}
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 KINDS: dict[type, int] = {
     **dict.fromkeys(ACTIVATION_NAMES, ACT),
     **dict.fromkeys(NORM_DIMS, NORM),

@@ -11,7 +11,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastgan import ops
-from fastgan.backends.layout import accumulate_dtype, per_channel, reduced_dims
+from fastgan.backends.layout import per_channel
+from fastgan.backends.reference.norm_act import norm_act_stats
 from fastgan.nn._conv import Vectors
 
 
@@ -66,7 +67,7 @@ class _SyncNormAct(torch.autograd.Function):
 
 
 def sync_norm_act(
-    x: Tensor, statistics: tuple[Tensor | None, ...] | None, vectors: Vectors, momentum: float, eps: float,
+    x: Tensor, statistics: tuple[Any, Any] | None, vectors: Vectors, momentum: float, eps: float,
     activation: str, negative_slope: float, group: Any,
 ) -> Tensor:  # fmt: skip
     """Return act(norm(x)) with the statistics of all processes, and update the running ones. Differentiable once.
@@ -77,9 +78,8 @@ def sync_norm_act(
     """
     with torch.no_grad():
         if statistics is None:
-            var, mean = torch.var_mean(x.to(accumulate_dtype(x.dtype)), reduced_dims(x), correction=0)
-        else:
-            mean, var = statistics  # type: ignore[assignment]
+            statistics = norm_act_stats(x)
+        mean, var = statistics
         mean, var, total = _merge(mean, var, x.numel() // x.shape[1], group)
         unbiased = var * (total / (total - 1).clamp(min=1))
         for running, batch in ((vectors[2], mean), (vectors[3], unbiased)):

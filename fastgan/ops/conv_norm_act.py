@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastgan.backends.geometry import Attributes, crop, input_gradient, output_channels, output_size, weight_shape
-from fastgan.backends.layout import CHANNELS_LAST, accumulate_dtype, empty, is_channels_last, reduced_dims
+from fastgan.backends.layout import accumulate_dtype, empty, is_channels_last, reduced_dims, wanted_format
 from fastgan.ops._define import define
 from fastgan.ops.bias_act import bias_act_bwd
 from fastgan.ops.norm_act import norm_act_bwd
@@ -132,8 +132,8 @@ def _fake(x: Tensor, weight: Tensor, *rest: Any) -> tuple:
     a = Attributes(*rest[5:])
     channels = output_channels(weight.shape, a)
     shape = (x.shape[0], channels, *output_size(x.shape[2:], weight.shape[2:], a))
-    last = CHANNELS_LAST.get(x.dim(), torch.contiguous_format) if a.channels_last else torch.contiguous_format
-    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=last)
+    memory_format = wanted_format(x.dim(), a.channels_last)
+    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format)
     vector = torch.empty(channels if a.stats else 0, dtype=accumulate_dtype(x.dtype), device=x.device)
     return y, vector, torch.empty_like(vector)
 

@@ -55,7 +55,7 @@ class Net(nn.Module):
 
     def forward(self, x):
         if x.is_cuda and self.ngpu > 1:
-            raise NotImplementedError
+            x = x.contiguous()
         return self.main(x), self.block(x)
 
 

@@ -24,8 +24,8 @@ def check_layouts(stem: Stem, case: Case, device: str) -> None:
         check(stem, case, device, order, t)
 
 
-def check_gradients(stem: Stem, case: Case, device: str, backend: str, second: bool) -> None:
-    """The analytic derivatives are those of finite differences."""
+def check_gradients(stem: Stem, case: Case, device: str, backend: str, verify: Callable[..., bool]) -> None:
+    """The analytic derivatives are those of finite differences; verify is gradcheck or gradgradcheck."""
     t = make_tensors(stem, case._replace(dtype=torch.float64), device)
     names = [name for name in LEAVES if name in t]
     leaves = [t[name].requires_grad_() for name in names]
@@ -36,7 +36,6 @@ def check_gradients(stem: Stem, case: Case, device: str, backend: str, second: b
     torch.manual_seed(0)
     # the slow mode perturbs each value alone; the interpreter has time for one direction only
     options = {"atol": 1e-8, "rtol": 1e-6, "fast_mode": backend == "triton" and device == "cpu"}
-    verify = torch.autograd.gradgradcheck if second else torch.autograd.gradcheck
     assert verify(function, leaves, **options)
 
 

@@ -71,12 +71,12 @@ TINY += [TINY[7]._replace(training=False, activation="silu")]
 
 @grid("conv_norm_act", TINY, TINY[:1] + TINY[7:8])
 def test_backward_is_that_of_finite_differences(backend, device, case):
-    bodies.check_gradients(STEM, case, device, backend, second=False)
+    bodies.check_gradients(STEM, case, device, backend, torch.autograd.gradcheck)
 
 
 @grid("conv_norm_act", TINY, TINY[:1] + TINY[7:8])
 def test_double_backward_is_that_of_finite_differences(backend, device, case):
-    bodies.check_gradients(STEM, case, device, backend, second=True)
+    bodies.check_gradients(STEM, case, device, backend, torch.autograd.gradgradcheck)
 
 
 LAID_OUT = (

@@ -36,12 +36,12 @@ def test_double_backward(backend, device, case):
 
 @grid("norm_act", *TINY)
 def test_backward_is_that_of_finite_differences(backend, device, case):
-    bodies.check_gradients(STEM, case, device, backend, second=False)
+    bodies.check_gradients(STEM, case, device, backend, torch.autograd.gradcheck)
 
 
 @grid("norm_act", *TINY)
 def test_double_backward_is_that_of_finite_differences(backend, device, case):
-    bodies.check_gradients(STEM, case, device, backend, second=True)
+    bodies.check_gradients(STEM, case, device, backend, torch.autograd.gradgradcheck)
 
 
 @grid("norm_act", *NORM_ACT_LAYOUTS)

@@ -12,7 +12,7 @@ from torch import Tensor
 import fastgan._C as _C
 from fastgan.backends import vendor
 from fastgan.backends.geometry import Attributes, crop, input_gradient, output_channels, output_size, weight_shape
-from fastgan.backends.layout import accumulate_dtype, dense, is_channels_last
+from fastgan.backends.layout import accumulate_dtype, dense, is_channels_last, wanted_format
 from fastgan.backends.native import bias_act, matmul, norm_act, thin
 from fastgan.backends.reference import norm_act as reference_norm_act
 from fastgan.backends.reference.activation import ACTIVATIONS
@@ -78,7 +78,7 @@ def _outputs(x: Tensor, weight: Tensor, a: Attributes) -> tuple[Tensor, Tensor, 
     """Return uninitialised y, mean and var."""
     channels = output_channels(weight.shape, a)
     shape = (x.shape[0], channels, *output_size(x.shape[2:], weight.shape[2:], a))
-    memory_format = torch.channels_last if a.channels_last else torch.contiguous_format
+    memory_format = wanted_format(x.dim(), a.channels_last)
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format)
     dtype = accumulate_dtype(x.dtype)
     mean, var = (torch.empty(channels if a.stats else 0, dtype=dtype, device=x.device) for _ in range(2))

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from fastgan.backends.geometry import Attributes, crop, input_gradient, weight_shape
-from fastgan.backends.layout import CHANNELS_LAST, accumulate_dtype, dense, is_channels_last, reduced_dims
+from fastgan.backends.layout import accumulate_dtype, dense, is_channels_last, reduced_dims, wanted_format
 from fastgan.backends.reference.activation import act
 from fastgan.backends.reference.bias_act import bias_act_bwd
 from fastgan.backends.reference.norm_act import norm_act_bwd, norm_act_eval
@@ -44,13 +44,7 @@ def _load(x: Tensor, nw: Vector, nb: Vector, mean: Vector, var: Vector, a: Attri
 
 
 def _convolution(u: Tensor, weight: Tensor, a: Attributes) -> Tensor:
-    sizes = (a.stride, a.padding, a.dilation, a.transposed, a.output_padding, a.groups)
-    return torch.convolution(u, weight.to(u.dtype), None, *sizes)
-
-
-def _format(y: Tensor, channels_last: bool) -> Tensor:
-    last = channels_last and y.dim() in CHANNELS_LAST
-    return y.contiguous(memory_format=CHANNELS_LAST[y.dim()] if last else torch.contiguous_format)
+    return torch.convolution(u, weight.to(u.dtype), None, *a.sizes())
 
 
 def conv_norm_act(
@@ -62,7 +56,8 @@ def conv_norm_act(
     c = _convolution(_load(x, norm_weight, norm_bias, mean, var, a), weight, a)
     if bias is not None:
         c = c + bias.to(c.dtype).reshape(-1, *[1] * (c.dim() - 2))
-    y = _format(act(c, a.activation, a.negative_slope).to(x.dtype, copy=True), a.channels_last)
+    y = act(c, a.activation, a.negative_slope).to(x.dtype, copy=True)
+    y = y.contiguous(memory_format=wanted_format(y.dim(), a.channels_last))
     if not a.stats:
         return y, c.new_empty(0), c.new_empty(0)
     if y.numel() == 0:
@@ -100,10 +95,9 @@ def conv_norm_act_dw(
     if y is not None:
         g = bias_act_bwd(g, y.to(g.dtype), None, a.activation, a.negative_slope)
     shape = weight_shape(x, dy, kernel_size, a)
-    sizes = (a.stride, a.padding, a.dilation, a.transposed, a.output_padding, a.groups)
     if x.numel() == 0 or dy.numel() == 0:
         return x.new_zeros(shape)
     # oneDNN's gradient of a strided 1x1 weight is wrong for channels_last: see CONTRIBUTING.md
     g, u = g.contiguous(), u.contiguous()
-    dw = torch.ops.aten.convolution_backward(g, u, u.new_empty(shape), None, *sizes, [False, True, False])[1]
+    dw = torch.ops.aten.convolution_backward(g, u, u.new_empty(shape), None, *a.sizes(), [False, True, False])[1]
     return dw.to(x.dtype).contiguous()
