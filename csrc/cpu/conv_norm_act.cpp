@@ -12,9 +12,9 @@ namespace {
 // Elements of the loaded input rows, and of what a stretch reads of them and its tile of results: these have to stay in
 // the second-level cache while the weight streams through it.
 constexpr int64_t kBand = 262144, kCache = 40960;
-// Rows of the product that make reading the weight worth while, and tasks that keep many threads busy.
 // Channels and columns up to which a scatter adds up overlapping products.
 constexpr int64_t kFewChannels = 8, kFewColumns = 128;
+// Rows of the product that make reading the weight worth while, and tasks that keep many threads busy.
 constexpr int64_t kLeastRows = 60, kMostRows = 264, kTasks = 32;
 
 template <typename T>

@@ -28,8 +28,8 @@ class WeightGradient {
     blocks_ = (small.image.samples + together_ - 1) / together_ * bands_;
     // neighbouring taps of a row are neighbouring pixels of the image
     stretches_ = sizes.dilation[1] == 1 ? 1 : kw;
-    length_ = (sizes.dilation[1] == 1 ? kw : 1) * big.image.channels;
-    panels_ = (length_ + gemm_.columns - 1) / gemm_.columns;
+    const int64_t length = (sizes.dilation[1] == 1 ? kw : 1) * big.image.channels;
+    panels_ = (length + gemm_.columns - 1) / gemm_.columns;
     together_rows_ = kw * big.image.channels < kColumns ? kh : 1;
     rows_ = kh / together_rows_;
     row_columns_ = stretches_ * panels_ * gemm_.columns;
@@ -140,7 +140,7 @@ class WeightGradient {
   int64_t parts_, part_, high_, bands_, together_, blocks_, splits_;
   // rows of the kernel in a task, and tasks for all of them; columns of a row and of a task
   int64_t together_rows_, rows_;
-  int64_t stretches_, length_, panels_, row_columns_, columns_, width_;
+  int64_t stretches_, panels_, row_columns_, columns_, width_;
 };
 
 }  // namespace

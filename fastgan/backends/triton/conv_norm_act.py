@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fastgan.backends import asked, vendor
 from fastgan.backends.geometry import Attributes, input_gradient, output_channels, output_size
-from fastgan.backends.layout import accumulate_dtype, empty, is_channels_last
+from fastgan.backends.layout import accumulate_dtype, empty, is_channels_last, wanted_format
 from fastgan.backends.reference.activation import ACTIVATIONS
 from fastgan.backends.triton import bias_act, norm_act, norm_act_kernels, tuning
 from fastgan.backends.triton import conv_norm_act_kernels as kernels
@@ -211,7 +211,7 @@ def _serves(which: str, x: Tensor, result: Sequence[int], kernel_size: Sequence[
 
 
 def _formatted(y: Tensor, channels_last: bool) -> Tensor:
-    return y.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    return y.contiguous(memory_format=wanted_format(y.dim(), channels_last))
 
 
 def conv_norm_act(
