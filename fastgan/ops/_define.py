@@ -24,6 +24,10 @@ def _plain(x: torch.Tensor) -> bool:
     )
 
 
+def _deciding(argument: Any) -> torch.Tensor:
+    return argument[0] if isinstance(argument, (list, tuple)) else argument
+
+
 def define(
     stem: str,
     schema: str,
@@ -39,13 +43,13 @@ def define(
     step of a layer. Else it is ``torch.ops.fastgan.<name>``.
 
     Args:
-        x_index: which argument decides the backend, by its device and dtype.
+        x_index: which argument, a tensor or a list of them, decides the backend, by its device and dtype.
         setup_context, backward: as in ``torch.library.register_autograd``; without them there is no derivative.
     """
     name = schema.split("(")[0]
 
     def run(*args: Any) -> Any:
-        return getattr(backends.load(backends.choose(stem, args[x_index]), stem), name)(*args)
+        return getattr(backends.load(backends.choose(stem, _deciding(args[x_index])), stem), name)(*args)
 
     tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
     _library.define(schema, tags=tags)
@@ -56,7 +60,7 @@ def define(
     if backward is None or setup_context is None:
 
         def call(*args: Any) -> Any:
-            return run(*args) if not torch.is_grad_enabled() and _plain(args[x_index]) else op(*args)
+            return run(*args) if not torch.is_grad_enabled() and _plain(_deciding(args[x_index])) else op(*args)
 
         return call
 
@@ -71,7 +75,7 @@ def define(
     function = type(f"fastgan_{name}", (torch.autograd.Function,), members)
 
     def call_differentiable(*args: Any) -> Any:
-        if not _plain(args[x_index]):
+        if not _plain(_deciding(args[x_index])):
             return op(*args)
         return function.apply(*args) if torch.is_grad_enabled() else run(*args)  # type: ignore[attr-defined]
 
