@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from fastgan import backends
 
 # torch forgets the registrations when the library object goes
 _library = torch.library.Library("fastgan", "FRAGMENT")
+_watchers = 0
 
 
 def _plain(x: torch.Tensor) -> bool:
@@ -21,7 +23,19 @@ def _plain(x: torch.Tensor) -> bool:
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch._C._get_tracing_state() is None
+        and not (_watchers and torch._C._len_torch_function_stack() > 0)
     )
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Let modes of torch functions see each call as one of ``torch.ops.fastgan``, whatever the way it takes else."""
+    global _watchers
+    _watchers += 1
+    try:
+        yield
+    finally:
+        _watchers -= 1
 
 
 def _deciding(argument: Any) -> torch.Tensor:
