@@ -1,4 +1,4 @@
-// The weight of a convolution in the order in which the tiles of the product read it.
+// The weight of a convolution, times a factor, in the order in which the tiles of the product read it.
 #pragma once
 #include <ATen/Parallel.h>
 
@@ -26,7 +26,7 @@ class PackedWeights {
  public:
   // weight (C_small, C_big, kH, kW), dense; the input has the big channels in a gather, the small ones in a scatter.
   // `width` is that of the loaded rows in pixels.
-  PackedWeights(const at::Tensor& weight, const Axis& h, const Axis& w, bool scatter, int64_t width, int64_t columns)
+  PackedWeights(const at::Tensor& weight, T scale, const Axis& h, const Axis& w, bool scatter, int64_t width, int64_t columns)
       : columns_(columns),
         in_(weight.size(scatter ? 0 : 1)),
         out_(weight.size(scatter ? 1 : 0)),
@@ -39,11 +39,11 @@ class PackedWeights {
       }
     }
     memory_ = scratch<T, 7>(size);
-    fill(weight, h, w, scatter);
+    fill(weight, scale, h, w, scatter);
   }
 
   // weight (C_small, C_big, kH, kW) as one matrix: for each small channel a column for each (kh, kw, big channel).
-  PackedWeights(const at::Tensor& weight, int64_t columns)
+  PackedWeights(const at::Tensor& weight, T scale, int64_t columns)
       : columns_(columns), in_(weight.size(0)), out_(weight[0].numel()), panels_((out_ + columns - 1) / columns) {
     phases.push_back({0, in_, {}});
     split({0, 0, in_}, phases[0].stretches);
@@ -58,7 +58,7 @@ class PackedWeights {
                            T* line = memory_ + (j * in_ + c) * columns_;
                            for (int64_t i = 0; i < columns_; ++i) {
                              const int64_t n = j * columns_ + i;
-                             line[i] = n < out_ ? from[(c * big + n % big) * taps + n / big] : T(0);
+                             line[i] = n < out_ ? scale * from[(c * big + n % big) * taps + n / big] : T(0);
                            }
                          }
                        }
@@ -100,7 +100,7 @@ class PackedWeights {
     return result;
   }
 
-  void fill(const at::Tensor& weight, const Axis& h, const Axis& w, bool scatter) {
+  void fill(const at::Tensor& weight, T scale, const Axis& h, const Axis& w, bool scatter) {
     const at::Tensor dense = weight.to(c10::CppTypeToScalarType<T>::value).contiguous();
     const T* from = dense.const_data_ptr<T>();
     const int64_t kw = weight.size(3), taps = weight.size(2) * kw;
@@ -136,7 +136,7 @@ class PackedWeights {
                                    const T* tap = block + th.kernel * kw + tw.kernel;
                                    T* lines = to + t++ * in_ * columns_;
                                    for (int64_t c = 0; c < channels; ++c, lines += columns_) {
-                                     for (int64_t n = 0; n < columns_; ++n) lines[n] = tap[n * width + c * taps];
+                                     for (int64_t n = 0; n < columns_; ++n) lines[n] = scale * tap[n * width + c * taps];
                                    }
                                  }
                                }

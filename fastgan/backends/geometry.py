@@ -9,7 +9,8 @@ from torch import Tensor
 
 
 class Attributes(NamedTuple):
-    """What ``conv_norm_act`` takes beside tensors, in the order of its schema; the lists have an entry a dimension."""
+    """What ``conv_norm_act`` takes after its first tensors, in the order of its schema; the lists have an entry a
+    dimension."""
 
     stride: Sequence[int]
     padding: Sequence[int]
@@ -27,6 +28,8 @@ class Attributes(NamedTuple):
     negative_slope: float
     stats: bool
     channels_last: bool
+    # factor of the convolution's result, before bias and activation: without dimensions, in the accumulation type
+    scale: Tensor | None = None
 
     def sizes(self) -> tuple:
         """Return what ``torch.convolution`` takes after its tensors."""

@@ -29,6 +29,11 @@ def weight_gradient(u: Tensor, g: Tensor, shape: Sequence[int], a: Attributes) -
     return torch.ops.aten.convolution_backward(g, u, w, None, *a.sizes(), [False, True, False])[1]
 
 
+def scaled(weight: Tensor, a: Attributes) -> Tensor:
+    """Return scale * weight."""
+    return weight if a.scale is None else (weight * a.scale).to(weight.dtype)
+
+
 class Pointwise(NamedTuple):
     """The stems of the backend that calls, and the convolutions that stand between them."""
 
@@ -54,7 +59,7 @@ def conv_norm_act(
     """As in backends/reference/conv_norm_act.py; norm is (norm_weight, norm_bias, mean, var)."""
     u = _load(stems, x, norm, a)
     plain = a.activation == "identity"
-    y = stems.convolution(u, weight, bias.to(u.dtype) if plain and bias is not None else None, a)
+    y = stems.convolution(u, scaled(weight, a), bias.to(u.dtype) if plain and bias is not None else None, a)
     if not plain:
         y = stems.bias_act.bias_act(y, bias, a.activation, a.negative_slope)
     y = y.contiguous(memory_format=wanted_format(y.dim(), a.channels_last))
@@ -70,7 +75,7 @@ def conv_norm_act_dx(
     """As in backends/reference/conv_norm_act.py."""
     g = _masked(stems, dy, y, a)
     reverse = input_gradient(x, weight.shape[2:], dy, a, is_channels_last(x))
-    du = crop(stems.convolution(g, weight, None, reverse), x)
+    du = crop(stems.convolution(g, scaled(weight, a), None, reverse), x)
     if norm[2] is None:
         dtype = accumulate_dtype(x.dtype)
         return dense(du, like=x), x.new_empty(0, dtype=dtype), x.new_empty(0, dtype=dtype)

@@ -1,4 +1,8 @@
-"""Schema, shape functions and autograd of ``conv_norm_act``; the maths is in backends/reference/conv_norm_act.py."""
+"""Schema, shape functions and autograd of ``conv_norm_act``; the maths is in backends/reference/conv_norm_act.py.
+
+``scale`` counts as a constant, and the gradient by ``weight`` is that by scale * weight: who folds a factor into a
+convolution knows how it depends on the weight, see ``spectral_norm_fold``.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from fastgan.ops.norm_act import norm_act_bwd
 _attributes = (
     "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt[] output_padding, bool transposed, SymInt groups,"
     " bool training, float eps, str norm_activation, float norm_slope,"
-    " str activation, float negative_slope, bool stats, bool channels_last"
+    " str activation, float negative_slope, bool stats, bool channels_last, Tensor? scale=None"
 )
 _norm = "Tensor? norm_weight, Tensor? norm_bias, Tensor? mean, Tensor? var"
 _conv_norm_act = (
@@ -104,7 +108,8 @@ def _backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple:
 
 
 def _save_dw(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    tensors, ctx.attributes = inputs[:7], Attributes(*inputs[8:])
+    # scale has no part in it: the gradient is that of scale * weight
+    tensors, ctx.attributes = inputs[:7], Attributes(*inputs[8:])._replace(scale=None)
     x, *norm, dy, y = tensors
     assert y is None, "a mask is for calls without a graph"
     ctx.edges = _edges(tensors)

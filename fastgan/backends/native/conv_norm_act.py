@@ -89,7 +89,7 @@ def _convolution(
     x: Tensor, norm: tuple, mask: tuple, weight: Tensor, bias: Vector, a: Attributes
 ) -> tuple[Tensor, Tensor, Tensor]:
     outputs, code = _outputs(x, weight, a), ACTIVATIONS.index(a.activation)
-    _C.conv_norm_act_fwd_cpu(x, norm, mask, weight, bias, *outputs, _sizes(a), code, a.negative_slope)
+    _C.conv_norm_act_fwd_cpu(x, norm, mask, weight, bias, a.scale, *outputs, _sizes(a), code, a.negative_slope)
     return outputs
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import fastgan._C as _C
+from fastgan.backends import vendor
 from fastgan.backends.geometry import Attributes, weight_shape
 from fastgan.backends.layout import accumulate_dtype, dense
 from fastgan.backends.reference.activation import ACTIVATIONS
@@ -46,17 +47,18 @@ def _mask(dy: Tensor, y: Vector, a: Attributes) -> tuple:
 
 def convolution(x: Tensor, norm: tuple[Vector, ...], weight: Tensor, bias: Vector, y: Tensor, a: Attributes) -> None:
     """Write y = act(conv(x) + bias)."""
+    w = vendor.scaled(weight, a)
     after = (bias, y, _geometry(a), ACTIVATIONS.index(a.activation), a.negative_slope)
     if a.transposed:
-        _C.conv_norm_act_scatter_cuda(dense(x), _NO_MASK, _scale_shift(norm, a, x.dtype), weight, *after)
+        _C.conv_norm_act_scatter_cuda(dense(x), _NO_MASK, _scale_shift(norm, a, x.dtype), w, *after)
     else:
-        _C.conv_norm_act_gather_cuda(dense(x), _NO_MASK, weight, *after)
+        _C.conv_norm_act_gather_cuda(dense(x), _NO_MASK, w, *after)
 
 
 def input_gradient(dy: Tensor, y: Vector, weight: Tensor, du: Tensor, a: Attributes, reverse: Attributes) -> None:
     """Write du, the convolution of dy masked by y with the attributes ``reverse``."""
     g = dense(dy.to(du.dtype))
-    after = (weight, None, du, _geometry(reverse), ACTIVATIONS.index("identity"), 0.0)
+    after = (vendor.scaled(weight, a), None, du, _geometry(reverse), ACTIVATIONS.index("identity"), 0.0)
     if reverse.transposed:
         _C.conv_norm_act_scatter_cuda(g, _mask(g, y, a), _NOTHING, *after)
     else:

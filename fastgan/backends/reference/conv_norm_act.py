@@ -1,6 +1,6 @@
 r"""Specification of ``conv_norm_act``: a convolution that normalises and activates what it loads and what it stores.
 
-    u = a_in(norm(x)) with the mean and var given, or x without them;  c = u * w + bias;  y = a(c)
+    u = a_in(norm(x)) with the mean and var given, or x without them;  c = scale (u * w) + bias;  y = a(c)
     mean_y, var_y (biased) of y, where asked for
 
 ``*`` is the convolution or, ``transposed``, its adjoint. With ``big`` the tensor that the kernel slides over and
@@ -17,7 +17,7 @@ The derivatives of each are the two others: for the cotangents of
 
 so first, second and any order need no fourth map. First order, with g = dy a'(c):
 
-    db = sum(g),  dw = wgrad(u, g),  du = the adjoint of * applied to g and w,
+    db = sum(g),  dw = wgrad(u, g) (that of scale * weight),  du = the adjoint of * applied to g and w,
     and from du the gradients of x and of norm's parameters, as in ``norm_act``: with ``training``, mean and var are the
     statistics of x, and the derivative goes through them.
 """
@@ -44,7 +44,8 @@ def _load(x: Tensor, nw: Vector, nb: Vector, mean: Vector, var: Vector, a: Attri
 
 
 def _convolution(u: Tensor, weight: Tensor, a: Attributes) -> Tensor:
-    return torch.convolution(u, weight.to(u.dtype), None, *a.sizes())
+    c = torch.convolution(u, weight.to(u.dtype), None, *a.sizes())
+    return c if a.scale is None else a.scale * c
 
 
 def conv_norm_act(

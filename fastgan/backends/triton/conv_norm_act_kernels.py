@@ -83,16 +83,16 @@ def _mean_and_squares(v, valid, count):
 
 @triton.jit
 def _conv_norm_act_fwd_kernel(
-    x_ptr, saved_ptr, table_ptr, weight_ptr, bias_ptr, y_ptr, norm_x_ptr, norm_table_ptr, partial_ptr, count_ptr,
+    x_ptr, saved_ptr, table_ptr, weight_ptr, scale_ptr, bias_ptr, y_ptr, norm_x_ptr, norm_table_ptr, partial_ptr, count_ptr,
     N, H, W, C, OUT_H, OUT_W, K,
     KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr,
     TRANSPOSED: tl.constexpr, FLAT: tl.constexpr,
     X_LOAD: tl.constexpr, X_ACT: tl.constexpr, X_SLOPE: tl.constexpr,
-    HAS_BIAS: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr, STORE: tl.constexpr,
+    HAS_SCALE: tl.constexpr, HAS_BIAS: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr, STORE: tl.constexpr,
     PRECISION: tl.constexpr, ACC: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Gather, or one phase of a scatter: y[m, k] = a(sum_taps sum_c x[m, tap, c] w[k, tap, c] + bias[k]).
+    """Gather, or one phase of a scatter: y[m, k] = a(scale sum_taps sum_c x[m, tap, c] w[k, tap, c] + bias[k]).
 
     weight is (K, KERNEL, C). FLAT: few channels, so a block of the sum holds several taps, else channels of one tap.
     STORE 1: partial (2, tiles, K) gets mean and squared deviations of y, and count (tiles,) the rows of the tile.
@@ -145,6 +145,8 @@ def _conv_norm_act_fwd_kernel(
         place = (first_h + tap_h * every_h) * KERNEL[1] + first_w + tap_w * every_w
         weight = tl.load(weight_ptr + filters + place * C + c, mask=(k < K)[:, None] & present, other=0.0)
         sums = tl.dot(u, tl.trans(weight), sums, input_precision=PRECISION, out_dtype=ACC)
+    if HAS_SCALE:
+        sums *= tl.load(scale_ptr)
     if HAS_BIAS:
         sums += tl.load(bias_ptr + k, mask=k < K, other=0.0).to(ACC)[None, :]
     if STORE != 2:

@@ -136,6 +136,7 @@ def _product_constants(p: _Product, config: tuning.Config) -> dict[str, object]:
         "DILATION": (1, 1),
         "TRANSPOSED": p.transposed,
         "FLAT": p.bucket == "thin_in",
+        "HAS_SCALE": True,
         "HAS_BIAS": True,
         "ACT": ACTIVATIONS.index("tanh" if p.bucket == "thin_out" else "leaky_relu"),
         "SLOPE": 0.2,
@@ -164,7 +165,7 @@ def _product_entry(p: _Product) -> Entry:
         elif argument == "count_ptr":
             signature[argument] = "*i32"
         elif argument.endswith("_ptr"):
-            signature[argument] = accumulate if "table" in argument or "partial" in argument else pointer
+            signature[argument] = accumulate if any(word in argument for word in ("table", "partial", "scale")) else pointer
         else:
             signature[argument] = "i32"
         channels = argument in ("C", "K", "C_SMALL", "C_BIG") and argument not in _THIN_SIDES.get(p.bucket, ())
