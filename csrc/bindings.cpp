@@ -14,6 +14,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("instruction_set", &instruction_set);
   m.def("bias_act_fwd_cpu", &bias_act_fwd_cpu, NoGil());
   m.def("bias_act_bwd_cpu", &bias_act_bwd_cpu, NoGil());
+  m.def("bias_act_db_cpu", &bias_act_db_cpu, NoGil());
   m.def("bias_act_bwd_bwd_cpu", &bias_act_bwd_bwd_cpu, NoGil());
   m.def("norm_act_fwd_cpu", &norm_act_fwd_cpu, NoGil());
   m.def("norm_act_eval_cpu", &norm_act_eval_cpu, NoGil());

@@ -1,7 +1,5 @@
 // bias_act on the CPU: one pass over memory in each direction.
-#include "cpu/chunks.h"
-#include "cpu/stems.h"
-#include "cpu/vectors.h"
+#include "cpu/norm_act.h"
 
 namespace fastgan {
 namespace {
@@ -36,6 +34,20 @@ void bias_act_bwd_cpu(const Tensor& dy, const Tensor& s, const Vector& bias, Ten
   const Operands operands{data(s), data(dy), nullptr, {mutable_data(dx), nullptr}};
   with_accumulation_type(s, [&](auto zero) {
     elementwise<decltype(zero)>(s, bias, operands, Pass::saved_bwd, activation, negative_slope);
+  });
+}
+
+void bias_act_db_cpu(const Tensor& dy, const Tensor& y, Tensor db, int64_t activation, double negative_slope) {
+  with_accumulation_type(y, [&](auto zero) {
+    using T = decltype(zero);
+    // the sums of a normalisation by mean 0 and variance 1
+    NormAct<T> op(y, std::nullopt, std::nullopt, {0.0, Activation(activation), negative_slope, false});
+    const int64_t channels = op.chunks.channels();
+    const std::vector<T> zeros(channels, T(0)), ones(channels, T(1));
+    op.set_statistics(zeros.data(), ones.data());
+    const Operands operands{data(y), data(dy), nullptr, {nullptr, nullptr}};
+    const auto totals = op.all_totals(operands, op.span(), Pass::bwd_sums, 2);
+    std::copy_n(totals.begin(), channels, db.mutable_data_ptr<T>());
   });
 }
 

@@ -15,6 +15,8 @@ using Vector = std::optional<Tensor>;  // (C,) or nothing
 void bias_act_fwd_cpu(const Tensor& x, const Vector& bias, Tensor y, int64_t activation, double negative_slope);
 void bias_act_bwd_cpu(const Tensor& dy, const Tensor& s, const Vector& bias, Tensor dx, int64_t activation,
                       double negative_slope);
+// db (C,), in the accumulation type: sum of dy a'(y); the activation is piecewise linear.
+void bias_act_db_cpu(const Tensor& dy, const Tensor& y, Tensor db, int64_t activation, double negative_slope);
 void bias_act_bwd_bwd_cpu(const Tensor& ddx, const Tensor& dy, const Tensor& s, const Vector& bias, Tensor ddy,
                           Tensor ds, int64_t activation, double negative_slope);
 

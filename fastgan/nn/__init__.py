@@ -5,4 +5,12 @@ from fastgan.nn.gradient_penalty import GradientPenalty
 from fastgan.nn.modules import BatchNormAct2d, BiasAct, ConvNormAct2d, ConvTransposeNormAct2d
 from fastgan.nn.sequential import Sequential
 
-__all__ = ["BatchNormAct2d", "BiasAct", "ConvNormAct2d", "ConvTransposeNormAct2d", "GradientPenalty", "Sequential", "functional"]
+__all__ = [
+    "BatchNormAct2d",
+    "BiasAct",
+    "ConvNormAct2d",
+    "ConvTransposeNormAct2d",
+    "GradientPenalty",
+    "Sequential",
+    "functional",
+]

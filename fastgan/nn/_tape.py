@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -168,6 +167,9 @@ class Tape(TorchFunctionMode):
         """Return the values of the samples before ``start`` and the tangents of the others, in the values' memory."""
         if self.start == 0:
             return tangents[place]
-        # nobody reads these values again: the masks of their own layer are used up
-        self.values[place][self.direction].copy_(tangents[place])
-        return self.values[place]
+        values = self.values[place]
+        there = values[self.direction]
+        if tangents[place].data_ptr() != there.data_ptr():
+            # nobody reads these values again: the masks of their own layer are used up
+            there.copy_(tangents[place])
+        return values

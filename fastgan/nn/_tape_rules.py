@@ -12,127 +12,12 @@ from torch import Tensor
 
 from fastgan import ops
 from fastgan.backends.geometry import Attributes
-from fastgan.backends.layout import accumulate_dtype, is_channels_last, reduced_dims
+from fastgan.backends.layout import accumulate_dtype, is_channels_last
 from fastgan.backends.reference.activation import PIECEWISE_LINEAR
 from fastgan.nn._checks import pair
 from fastgan.nn._conv import autocast
-from fastgan.nn._tape import Curved, Node, Tape
-
-_NO_NORM = (None, None, None, None)
-
-
-def _sum_per_channel(dy: Tensor, bias: Tensor) -> Tensor:
-    return dy.sum(reduced_dims(dy), dtype=accumulate_dtype(dy.dtype)).to(bias.dtype)
-
-
-class _Convolution(Node):
-    """y = act(conv(x, weight) + bias)."""
-
-    def __init__(self, x: int, weight: Tensor, bias: Tensor | None, a: Attributes) -> None:
-        self.inputs, self.weight, self.bias, self.a = (x,), weight, bias, a
-        self.w = weight.detach()
-
-    def _mask(self, tape: Tape, part: slice) -> Tensor | None:
-        return None if self.a.activation == "identity" else tape.values[self.output][part]
-
-    def input_gradients(self, tape: Tape, dy: Tensor, part: slice) -> list[Tensor]:
-        x, y = tape.values[self.inputs[0]][part], self._mask(tape, part)
-        return [ops.conv_norm_act.conv_norm_act_dx(dy, y, self.w, x, *_NO_NORM, *self.a)[0]]
-
-    def tangent(self, tape: Tape, tangents: list[Tensor]) -> Tensor:
-        a = self.a._replace(activation="identity")
-        t, _, _ = ops.conv_norm_act.conv_norm_act(tangents[0], self.w, None, *_NO_NORM, *a)
-        return _masked(t, self._mask(tape, tape.direction), self.a.activation, self.a.negative_slope)
-
-    def weight_gradient(self, tape: Tape, x: Tensor, dy: Tensor) -> Tensor:
-        y = self._mask(tape, slice(None))
-        return ops.conv_norm_act.conv_norm_act_dw(x, *_NO_NORM, dy, y, list(self.w.shape[2:]), *self.a)
-
-    def bias_gradient(self, tape: Tape, dy: Tensor, part: slice) -> Tensor:
-        assert self.bias is not None
-        masked = _masked(dy, self._mask(tape, part), self.a.activation, self.a.negative_slope)
-        return _sum_per_channel(masked, self.bias)
-
-
-class _Linear(Node):
-    """y = x weight^T + bias, over the last dimension."""
-
-    def __init__(self, x: int, weight: Tensor, bias: Tensor | None) -> None:
-        self.inputs, self.weight, self.bias = (x,), weight, bias
-        self.w = weight.detach()
-
-    def input_gradients(self, tape: Tape, dy: Tensor, part: slice) -> list[Tensor]:
-        return [dy @ self.w]
-
-    def tangent(self, tape: Tape, tangents: list[Tensor]) -> Tensor:
-        return tangents[0] @ self.w.mT
-
-    def weight_gradient(self, tape: Tape, x: Tensor, dy: Tensor) -> Tensor:
-        return dy.flatten(0, -2).mT @ x.flatten(0, -2)
-
-    def bias_gradient(self, tape: Tape, dy: Tensor, part: slice) -> Tensor:
-        assert self.bias is not None
-        return dy.flatten(0, -2).sum(0, dtype=accumulate_dtype(dy.dtype)).to(self.bias.dtype)
-
-
-class _Activation(Node):
-    """y = relu(x) or leaky_relu(x), whose derivative shows in y."""
-
-    def __init__(self, x: int, activation: str, negative_slope: float) -> None:
-        self.inputs, self.activation, self.negative_slope = (x,), activation, negative_slope
-
-    def input_gradients(self, tape: Tape, dy: Tensor, part: slice) -> list[Tensor]:
-        return [_masked(dy, tape.values[self.output][part], self.activation, self.negative_slope)]
-
-    def tangent(self, tape: Tape, tangents: list[Tensor]) -> Tensor:
-        y = tape.values[self.output][tape.direction]
-        return _masked(tangents[0], y, self.activation, self.negative_slope)
-
-
-class _Reshape(Node):
-    """The same values in another shape; the first dimension stays."""
-
-    def __init__(self, x: int) -> None:
-        self.inputs = (x,)
-
-    def input_gradients(self, tape: Tape, dy: Tensor, part: slice) -> list[Tensor]:
-        return [dy.reshape(dy.shape[0], *tape.values[self.inputs[0]].shape[1:])]
-
-    def tangent(self, tape: Tape, tangents: list[Tensor]) -> Tensor:
-        return tangents[0].reshape(tangents[0].shape[0], *tape.values[self.output].shape[1:])
-
-
-class _Add(Node):
-    """y = a + b, or a - b with ``sign`` -1; both of y's shape."""
-
-    def __init__(self, a: int, b: int, sign: int) -> None:
-        self.inputs, self.sign = (a, b), sign
-
-    def input_gradients(self, tape: Tape, dy: Tensor, part: slice) -> list[Tensor]:
-        return [dy, dy if self.sign > 0 else -dy]
-
-    def tangent(self, tape: Tape, tangents: list[Tensor]) -> Tensor:
-        return torch.add(tangents[0], tangents[1], alpha=self.sign)
-
-
-class _Function(Node):
-    """A torch function that is linear in its first argument; autograd has its derivative."""
-
-    def __init__(self, x: int, run: Callable[[Tensor], Tensor]) -> None:
-        self.inputs, self.run = (x,), run
-
-    def input_gradients(self, tape: Tape, dy: Tensor, part: slice) -> list[Tensor]:
-        with torch.enable_grad():
-            x = tape.values[self.inputs[0]][part].detach().requires_grad_()
-            return list(torch.autograd.grad(self.run(x), x, dy))
-
-    def tangent(self, tape: Tape, tangents: list[Tensor]) -> Tensor:
-        return self.run(tangents[0])
-
-
-def _masked(dy: Tensor, y: Tensor | None, activation: str, negative_slope: float) -> Tensor:
-    """Return dy times the activation's derivative where its result is y."""
-    return dy if y is None else ops.bias_act.bias_act_bwd(dy, y, None, activation, negative_slope)
+from fastgan.nn._tape import Curved, Tape
+from fastgan.nn._tape_nodes import NO_NORM, Activation, Add, Convolution, Function, Linear, Reshape
 
 
 def _check_parameters(tape: Tape, **parameters: Any) -> None:
@@ -170,15 +55,15 @@ def _cast(tape: Tape, x: Tensor, given: Tensor) -> Tensor:
         return x
     place, dtype = tape.place(x), given.dtype
     assert place is not None
-    return tape.append(_Function(place, lambda t: t.to(dtype)), given)
+    return tape.append(Function(place, lambda t: t.to(dtype)), given)
 
 
 def _record_convolution(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, a: Attributes) -> Tensor:
     place = tape.place(x)
     assert place is not None
-    node = _Convolution(place, weight, bias, a)
+    node = Convolution(place, weight, bias, a)
     b = None if bias is None else bias.detach()
-    return tape.append(node, ops.conv_norm_act.conv_norm_act(x.detach(), node.w, b, *_NO_NORM, *a)[0])
+    return tape.append(node, ops.conv_norm_act.conv_norm_act(x.detach(), node.w, b, *NO_NORM, *a)[0])
 
 
 def _conv2d(
@@ -197,8 +82,8 @@ def _conv_transpose2d(
 
 def _conv_norm_act(tape: Tape, x: Tensor, weight: Tensor, bias: Any, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     norm, a = rest[:4], Attributes(*rest[4:])
-    if norm != _NO_NORM or a.stats or a.activation not in PIECEWISE_LINEAR:
-        raise Curved("it normalises" if norm != _NO_NORM or a.stats else f"{a.activation} is not piecewise linear")
+    if norm != NO_NORM or a.stats or a.activation not in PIECEWISE_LINEAR:
+        raise Curved("it normalises" if norm != NO_NORM or a.stats else f"{a.activation} is not piecewise linear")
     nothing = x.new_empty(0, dtype=accumulate_dtype(x.dtype))
     return _record_convolution(tape, x, weight, bias, a), nothing, nothing
 
@@ -212,8 +97,18 @@ def _linear(tape: Tape, input: Tensor, weight: Tensor, bias: Tensor | None = Non
         raise Curved("a linear layer is called without a dimension of samples")
     place = tape.place(_cast(tape, input, given))
     assert place is not None
-    node = _Linear(place, w, b)
+    node = Linear(place, w, b)
     return tape.append(node, F.linear(given, node.w, None if b is None else b.detach()))
+
+
+def _check_in_place(tape: Tape, x: Any) -> None:
+    """Raise Curved if somebody needs x as it is before it is changed."""
+    place = tape.place(x)
+    node = next((n for n in tape.nodes if n.output == place), None)
+    # the mask of an activation is in its result
+    masked = isinstance(node, Activation) or (isinstance(node, Convolution) and node.a.activation != "identity")
+    if place is None or tape.used(place) or masked or x._is_view():
+        raise Curved("it changes a value in place that others read")
 
 
 def _activate(tape: Tape, x: Tensor, activation: str, negative_slope: float, inplace: bool) -> Tensor:
@@ -221,12 +116,12 @@ def _activate(tape: Tape, x: Tensor, activation: str, negative_slope: float, inp
     assert place is not None
     if not 0 <= negative_slope < float("inf"):
         raise Curved(f"the negative slope is {negative_slope}")
-    if inplace and (tape.used(place) or x._is_view()):
-        raise Curved("an activation changes a value in place that others read")
+    if inplace:
+        _check_in_place(tape, x)
     y = ops.bias_act.bias_act(x, None, activation, negative_slope)
     if inplace:
         y = x.copy_(y)
-    return tape.append(_Activation(place, activation, negative_slope), y)
+    return tape.append(Activation(place, activation, negative_slope), y)
 
 
 def _leaky_relu(tape: Tape, input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -247,7 +142,7 @@ def _add(tape: Tape, input: Any, other: Any, *, alpha: int = 1, sign: int = 1) -
     a, b = tape.place(input), tape.place(other)
     if a is None or b is None or alpha != 1 or input.shape != other.shape or input.dtype != other.dtype:
         raise Curved("it adds something else than two values of the same shape that come from its input")
-    return tape.append(_Add(a, b, sign), torch.add(input, other, alpha=sign))
+    return tape.append(Add(a, b, sign), torch.add(input, other, alpha=sign))
 
 
 def _sub(tape: Tape, input: Any, other: Any, *, alpha: int = 1) -> Tensor:
@@ -255,23 +150,18 @@ def _sub(tape: Tape, input: Any, other: Any, *, alpha: int = 1) -> Tensor:
 
 
 def _iadd(tape: Tape, input: Any, other: Any, *, alpha: int = 1) -> Tensor:
-    place = tape.place(input)
-    node = next((n for n in tape.nodes if n.output == place), None)
-    # the mask of an activation is in its result
-    masked = isinstance(node, _Activation) or (isinstance(node, _Convolution) and node.a.activation != "identity")
-    if place is None or tape.used(place) or masked or input._is_view():
-        raise Curved("an addition changes a value in place that others read")
-    b = tape.place(other)
-    if b is None or alpha != 1 or input.shape != other.shape:
+    place, b = tape.place(input), tape.place(other)
+    _check_in_place(tape, input)
+    if place is None or b is None or alpha != 1 or input.shape != other.shape:
         raise Curved("it adds something else than two values of the same shape that come from its input")
-    return tape.append(_Add(place, b, 1), input.add_(other))
+    return tape.append(Add(place, b, 1), input.add_(other))
 
 
 def _reshape(func: Any) -> Callable[..., Tensor]:
     def rule(tape: Tape, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         y, place = func(x, *args, **kwargs), tape.place(x)
         assert place is not None
-        return y if y is x else tape.append(_Reshape(place), y)
+        return y if y is x else tape.append(Reshape(place), y)
 
     return rule
 
@@ -284,7 +174,7 @@ def _function(func: Any, why_not: Callable[..., str] = lambda *args, **kwargs: "
         if reason or place is None:
             raise Curved(reason or f"{func.__name__} takes its input where fastgan does not expect it")
         y = func(x, *args, **kwargs)
-        return y if y is x else tape.append(_Function(place, lambda t: func(t, *args, **kwargs)), y)
+        return y if y is x else tape.append(Function(place, lambda t: func(t, *args, **kwargs)), y)
 
     return rule
 

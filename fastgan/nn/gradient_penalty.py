@@ -14,6 +14,7 @@ from fastgan.nn._penalty import Critic, Form, fast_penalty, fast_step, general_p
 
 KINDS = ("wgan-gp", "wgan-lp", "dragan", "r1", "r2")
 
+
 def gradient_penalty(
     critic: Critic,
     real: Tensor,

@@ -12,6 +12,8 @@ from fastgan.ops._define import define
 
 _bias_act = "bias_act(Tensor x, Tensor? bias, str activation, float negative_slope) -> Tensor"
 _bias_act_bwd = "bias_act_bwd(Tensor dy, Tensor s, Tensor? bias, str activation, float negative_slope) -> Tensor"
+_bias_act_bwd_in_place = "bias_act_bwd_(Tensor dy, Tensor(a!) s, str activation, float negative_slope) -> ()"
+_bias_act_db = "bias_act_db(Tensor dy, Tensor y, str activation, float negative_slope) -> Tensor"
 _bias_act_bwd_bwd = (
     "bias_act_bwd_bwd(Tensor ddx, Tensor dy, Tensor s, Tensor? bias, str activation, float negative_slope)"
     " -> (Tensor, Tensor)"
@@ -59,4 +61,8 @@ def _backward_backward(ctx: Any, ddx: Tensor | None) -> tuple:
 
 bias_act = define("bias_act", _bias_act, lambda x, *_: empty(x), 0, _save_forward, _backward)
 bias_act_bwd = define("bias_act", _bias_act_bwd, lambda dy, s, *_: empty(s), 1, _save_backward, _backward_backward)
+bias_act_bwd_ = define("bias_act", _bias_act_bwd_in_place, lambda dy, s, *_: None, 1)
+bias_act_db = define(
+    "bias_act", _bias_act_db, lambda dy, y, *_: y.new_empty(y.shape[1], dtype=accumulate_dtype(y.dtype)), 1
+)
 bias_act_bwd_bwd = define("bias_act", _bias_act_bwd_bwd, lambda ddx, dy, s, *_: (empty(s), empty(s)), 2)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from fastgan.backends.geometry import Attributes, crop, input_gradient, output_channels, output_size, weight_shape
 from fastgan.backends.layout import accumulate_dtype, empty, is_channels_last, reduced_dims, wanted_format
+from fastgan.backends.reference.activation import PIECEWISE_LINEAR
 from fastgan.ops._define import define
-from fastgan.ops.bias_act import bias_act_bwd
+from fastgan.ops.bias_act import bias_act_bwd, bias_act_db
 from fastgan.ops.norm_act import norm_act_bwd
 
 _attributes = (
@@ -94,14 +95,17 @@ def _backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple:
     x, weight, *norm, y = ctx.saved_tensors
     a = ctx.attributes
     wants_x, wants_weight, wants_bias, wants_nw, wants_nb = (_wanted(ctx, i) for i in range(5))
-    if y is not None and (torch.is_grad_enabled() or wants_bias):
-        dy, y = bias_act_bwd(dy, y, None, a.activation, a.negative_slope), None
     dx = dw = db = dnw = dnb = None
+    graph = torch.is_grad_enabled()
+    if wants_bias and y is not None and not graph and a.activation in PIECEWISE_LINEAR:
+        db = bias_act_db(dy, y, a.activation, a.negative_slope).to(ctx.bias_dtype)
+    elif y is not None and (graph or wants_bias):
+        dy, y = bias_act_bwd(dy, y, None, a.activation, a.negative_slope), None
     if wants_x or wants_nw or wants_nb:
         dx, dnw, dnb = _input_gradients(dy, y, weight, x, norm, a)
     if wants_weight:
         dw = conv_norm_act_dw(x, *norm, dy, y, list(weight.shape[2:]), *a)
-    if wants_bias:
+    if wants_bias and db is None:
         db = dy.sum(reduced_dims(dy), dtype=accumulate_dtype(dy.dtype)).to(ctx.bias_dtype)
     norm_gradients = (_as(dnw, norm[0], wants_nw), _as(dnb, norm[1], wants_nb))
     return dx if wants_x else None, dw, db, *norm_gradients, None, None, *_ATTRIBUTES

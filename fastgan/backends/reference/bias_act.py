@@ -1,8 +1,8 @@
 r"""Specification of ``bias_act``: y = a(x + b_c), c the channel, dimension 1.
 
-First order: dx = dy a'(z) with z = x + b. It is written as a function of (dy, s), s the saved tensor: y, from which a'
-follows, or x for silu. Second order, given the cotangent ddx of dx: ddy = ddx a'(z), and ds = ddx dy da'/ds, where for
-s = y da'/ds is -2y (tanh), 1 - 2y (sigmoid) or 0 (piecewise linear), and for s = x it is a''(z). A gradient for s = y
+First order: dx = dy a'(z) with z = x + b, and db = sum dx. It is written as a function of (dy, s), s the saved tensor:
+y, from which a' follows, or x for silu. Second order, given the cotangent ddx of dx: ddy = ddx a'(z), and
+ds = ddx dy da'/ds, where for s = y da'/ds is -2y (tanh), 1 - 2y (sigmoid) or 0 (piecewise linear), and for s = x it is a''(z). A gradient for s = y
 flows on through ``bias_act`` itself.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan.backends.layout import accumulate_dtype, dense, per_channel
+from fastgan.backends.layout import accumulate_dtype, dense, per_channel, reduced_dims
 from fastgan.backends.reference.activation import SAVES_INPUT, act, dact, dact_from_result, ddact
 
 
@@ -31,6 +31,17 @@ def bias_act_bwd(dy: Tensor, s: Tensor, bias: Tensor | None, activation: str, ne
     z = _pre_activation(s, bias if activation in SAVES_INPUT else None)
     slope = (dact if activation in SAVES_INPUT else dact_from_result)(z, activation, negative_slope)
     return dense((dy * slope).to(s.dtype), like=s)
+
+
+def bias_act_bwd_(dy: Tensor, s: Tensor, activation: str, negative_slope: float) -> None:
+    """Replace s, which is y, by dx."""
+    s.copy_(bias_act_bwd(dy, s, None, activation, negative_slope))
+
+
+def bias_act_db(dy: Tensor, y: Tensor, activation: str, negative_slope: float) -> Tensor:
+    """Return the sum of dx over all dimensions but the channel's (C,), in the accumulation type."""
+    wide = accumulate_dtype(y.dtype)
+    return bias_act_bwd(dy.to(wide), y.to(wide), None, activation, negative_slope).sum(reduced_dims(y))
 
 
 def bias_act_bwd_bwd(

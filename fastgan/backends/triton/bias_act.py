@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastgan.backends.layout import dense, empty
+from fastgan.backends.layout import accumulate_dtype, dense, empty, reduced_dims
 from fastgan.backends.reference.activation import ACTIVATIONS, SAVES_INPUT
 from fastgan.backends.triton.activation import act, dact_saved, ddact_saved
 from fastgan.backends.triton.launch import device_of, inner_size
@@ -87,6 +87,20 @@ def bias_act_bwd(dy: Tensor, s: Tensor, bias: Tensor | None, activation: str, ne
     bias = bias if activation in SAVES_INPUT else None
     _launch(_bias_act_bwd_kernel, (dy, s, s if bias is None else bias, dx), s, bias, activation, negative_slope)
     return dx
+
+
+def bias_act_bwd_(dy: Tensor, s: Tensor, activation: str, negative_slope: float) -> None:
+    """Replace s, which is y, by dx."""
+    if dense(s) is s:
+        _launch(_bias_act_bwd_kernel, (dense(dy, like=s), s, s, s), s, None, activation, negative_slope)
+    else:
+        s.copy_(bias_act_bwd(dy, s, None, activation, negative_slope))
+
+
+def bias_act_db(dy: Tensor, y: Tensor, activation: str, negative_slope: float) -> Tensor:
+    """Return the sum of dx over all dimensions but the channel's."""
+    dx = bias_act_bwd(dy, y, None, activation, negative_slope)
+    return dx.sum(reduced_dims(y), dtype=accumulate_dtype(y.dtype))
 
 
 def bias_act_bwd_bwd(

@@ -144,11 +144,11 @@ def product(
     after = (y, y) if sums is None else (sums.x, sums.table)
     with device_of(x):
         kernels._conv_norm_act_fwd_kernel[grid](
-            *source.pointers(), packed, y if a.scale is None else a.scale, y if bias is None else bias, y, *after, partial, counts,
+            *source.pointers(), packed, *(y if v is None else v for v in (a.scale, bias)), y, *after, partial, counts,
             x.shape[0], *x.shape[2:], x.shape[1], *size, k,
             **_geometry(kernel_size, a), TRANSPOSED=a.transposed, FLAT=x.shape[1] <= tuning.THIN,
-            **source.constants("X"), HAS_SCALE=a.scale is not None, HAS_BIAS=bias is not None, ACT=ACTIVATIONS.index(activation[0]),
-            SLOPE=activation[1], STORE=store, **_numbers(x), **_blocks(config, source),
+            **source.constants("X"), HAS_SCALE=a.scale is not None, HAS_BIAS=bias is not None,
+            ACT=ACTIVATIONS.index(activation[0]), SLOPE=activation[1], STORE=store, **_numbers(x), **_blocks(config, source),
         )  # fmt: skip
     return y, partial, counts
 

@@ -83,7 +83,8 @@ def _mean_and_squares(v, valid, count):
 
 @triton.jit
 def _conv_norm_act_fwd_kernel(
-    x_ptr, saved_ptr, table_ptr, weight_ptr, scale_ptr, bias_ptr, y_ptr, norm_x_ptr, norm_table_ptr, partial_ptr, count_ptr,
+    x_ptr, saved_ptr, table_ptr, weight_ptr, scale_ptr, bias_ptr, y_ptr,
+    norm_x_ptr, norm_table_ptr, partial_ptr, count_ptr,
     N, H, W, C, OUT_H, OUT_W, K,
     KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr,
     TRANSPOSED: tl.constexpr, FLAT: tl.constexpr,

@@ -165,7 +165,9 @@ def _product_entry(p: _Product) -> Entry:
         elif argument == "count_ptr":
             signature[argument] = "*i32"
         elif argument.endswith("_ptr"):
-            signature[argument] = accumulate if any(word in argument for word in ("table", "partial", "scale")) else pointer
+            signature[argument] = (
+                accumulate if any(word in argument for word in ("table", "partial", "scale")) else pointer
+            )
         else:
             signature[argument] = "i32"
         channels = argument in ("C", "K", "C_SMALL", "C_BIG") and argument not in _THIN_SIDES.get(p.bucket, ())
