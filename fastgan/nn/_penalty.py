@@ -110,16 +110,11 @@ def general_penalty(critic: Critic, points: Tensor, form: Form) -> Tensor:
         points = points.detach().requires_grad_()
         scores = critic(points)
         if not isinstance(scores, Tensor) or not scores.requires_grad:
-            raise TypeError(
-                f"gradient_penalty: critic must return a Tensor that depends on its input, got {_say(scores)}"
-            )
+            got = "one that does not" if isinstance(scores, Tensor) else type(scores).__name__
+            raise TypeError(f"gradient_penalty: critic must return a Tensor that depends on its input, got {got}")
         (g,) = torch.autograd.grad(scores, points, torch.ones_like(scores), create_graph=graph)
     penalty, _ = ops.gradient_penalty.gradient_penalty(g, *form)
     return penalty
-
-
-def _say(scores: Any) -> str:
-    return "one that does not" if isinstance(scores, Tensor) else type(scores).__name__
 
 
 def general_step(critic: nn.Module, stacked: Tensor, form: Form, scale: float) -> Step:

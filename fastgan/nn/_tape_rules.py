@@ -1,4 +1,4 @@
-"""What a tape knows of torch's functions: which are linear or piecewise linear in each sample, and their derivatives."""
+"""What a tape knows of torch's functions: which of them are linear, or piecewise linear, in each sample."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def _convolve(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, *sizes
     given = autocast(x, x.device.type)
     w = _read(weight, x.device.type)
     last = is_channels_last(given) or is_channels_last(weight)
-    lists = [list(pair(size)) for size in (stride, padding, dilation, output_padding)]
-    a = Attributes(*lists, transposed, groups, False, 0.0, "identity", 0.0, "identity", 0.0, False, last)
+    s, p, d, o = (list(pair(size)) for size in (stride, padding, dilation, output_padding))
+    a = Attributes(s, p, d, o, transposed, groups, False, 0.0, "identity", 0.0, "identity", 0.0, False, last)
     return _record_convolution(tape, _cast(tape, x, given), w, bias, a)  # type: ignore[arg-type]
 
 

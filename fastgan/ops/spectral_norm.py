@@ -54,12 +54,13 @@ class _Fold(torch.autograd.Function):
     def backward(ctx: Any, *dys: Tensor | None) -> tuple:
         sigmas, *saved = ctx.saved_tensors
         n = len(dys)
-        there = [i for i, dy in enumerate(dys) if dy is not None and ctx.needs_input_grad[4 + i]]
+        wanted = {i: dy for i, dy in enumerate(dys) if dy is not None and ctx.needs_input_grad[4 + i]}
+        there = list(wanted)
         gradients: list[Tensor | None] = [None] * n
         if there:
             us, vs, weights = ([saved[k * n + i] for i in there] for k in range(3))
             chosen = sigmas if len(there) == n else sigmas[there]
-            found = _gradients([dys[i] for i in there], weights, us, vs, chosen, [ctx.dims[i] for i in there])
+            found = _gradients(list(wanted.values()), weights, us, vs, chosen, [ctx.dims[i] for i in there])
             for i, gradient in zip(there, found, strict=True):
                 gradients[i] = gradient
         return None, None, None, None, *gradients

@@ -2,8 +2,8 @@ r"""Specification of ``bias_act``: y = a(x + b_c), c the channel, dimension 1.
 
 First order: dx = dy a'(z) with z = x + b, and db = sum dx. It is written as a function of (dy, s), s the saved tensor:
 y, from which a' follows, or x for silu. Second order, given the cotangent ddx of dx: ddy = ddx a'(z), and
-ds = ddx dy da'/ds, where for s = y da'/ds is -2y (tanh), 1 - 2y (sigmoid) or 0 (piecewise linear), and for s = x it is a''(z). A gradient for s = y
-flows on through ``bias_act`` itself.
+ds = ddx dy da'/ds, where for s = y da'/ds is -2y (tanh), 1 - 2y (sigmoid) or 0 (piecewise linear), and for s = x
+it is a''(z). A gradient for s = y flows on through ``bias_act`` itself.
 """
 
 from __future__ import annotations

@@ -148,7 +148,8 @@ def product(
             x.shape[0], *x.shape[2:], x.shape[1], *size, k,
             **_geometry(kernel_size, a), TRANSPOSED=a.transposed, FLAT=x.shape[1] <= tuning.THIN,
             **source.constants("X"), HAS_SCALE=a.scale is not None, HAS_BIAS=bias is not None,
-            ACT=ACTIVATIONS.index(activation[0]), SLOPE=activation[1], STORE=store, **_numbers(x), **_blocks(config, source),
+            ACT=ACTIVATIONS.index(activation[0]), SLOPE=activation[1], STORE=store,
+            **_numbers(x), **_blocks(config, source),
         )  # fmt: skip
     return y, partial, counts
 
