@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.parameter import is_lazy
 
 from fastgan import ops
 from fastgan.backends.layout import accumulate_dtype
@@ -33,7 +35,7 @@ def paths_of(critic: nn.Module) -> dict[str, str]:
 
 def taped(critic: Any, x: Tensor, start: int) -> Tape | None:
     """Return the tape of the critic's call on x; None, with the critic as it was, where it takes the general path."""
-    if not isinstance(critic, nn.Module) or torch.compiler.is_compiling() or x.numel() == 0:
+    if not isinstance(critic, nn.Module) or torch.compiler.is_compiling() or x.numel() == 0 or _lazy(critic):
         return None
     known = _paths.setdefault(critic, {})
     training, reason = known.get(start > 0, (critic.training, ""))
@@ -41,12 +43,19 @@ def taped(critic: Any, x: Tensor, start: int) -> Tape | None:
         return None
     tape, reason = Tape(x, start), ""
     try:
+        if any(m._backward_hooks or m._backward_pre_hooks for m in critic.modules()):
+            raise Curved("a layer has backward hooks")
         with _undone_on_error(critic, x, several_calls=start > 0):
             tape.record(critic)
     except Curved as curved:
         reason = str(curved)
     known[start > 0] = (critic.training, reason)
     return None if reason else tape
+
+
+def _lazy(critic: nn.Module) -> bool:
+    """Return whether a layer waits for its first input to know its sizes."""
+    return any(is_lazy(t) for t in itertools.chain(critic.parameters(), critic.buffers()))
 
 
 @contextlib.contextmanager
@@ -56,22 +65,34 @@ def _undone_on_error(critic: nn.Module, x: Tensor, several_calls: bool) -> Itera
     Args:
         several_calls: the block does in one call what takes several by hand; it raises Curved if that shows.
     """
-    buffers = [(m, b, b._version, b.detach().clone()) for m in critic.modules() for b in m.buffers(recurse=False)]
-    states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(x.device)] if x.is_cuda else [])]
+    buffers = [
+        (m, name, b, b._version, b.detach().clone())
+        for m in critic.modules()
+        for name, b in m.named_buffers(recurse=False, remove_duplicate=False)
+    ]
+    states = _random_states(x)
     try:
         yield
-        for module, buffer, version, _ in buffers:
+        for module, name, buffer, version, _ in buffers:
+            changed = module._buffers[name] is not buffer or buffer._version != version
             # spectral norm that iterates once a step does so however often it is read
-            if several_calls and buffer._version != version and getattr(module, "per", "") != "step":
+            if several_calls and changed and getattr(module, "per", "") != "step":
                 raise Curved("it changes its buffers at each call, and a step by hand has three")
+        if several_calls and not all(map(torch.equal, states, _random_states(x))):
+            raise Curved("it draws random numbers at each call, and a step by hand has three")
     except BaseException:
-        for _, buffer, version, value in buffers:
+        for module, name, buffer, version, value in buffers:
+            module._buffers[name] = buffer
             if buffer._version != version:
                 buffer.detach().copy_(value)
         torch.set_rng_state(states[0])
         if x.is_cuda:
             torch.cuda.set_rng_state(states[1], x.device)
         raise
+
+
+def _random_states(x: Tensor) -> list[Tensor]:
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(x.device)] if x.is_cuda else [])]
 
 
 class _FastPenalty(torch.autograd.Function):
@@ -81,11 +102,14 @@ class _FastPenalty(torch.autograd.Function):
             g = tape.input_gradient(torch.ones_like(tape.values[tape.result]))
             penalty, ctx.seed = ops.gradient_penalty.gradient_penalty(g, *form)
         ctx.tape = tape
+        # not for their values: torch then refuses weights that have changed, and a graph that was freed
+        ctx.save_for_backward(*(node.w for node in tape.nodes if node.weight is not None))
         return penalty
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dpenalty: Tensor) -> tuple:
+        _ = ctx.saved_tensors
         with _as_recorded(ctx.seed):
             found = ctx.tape.weight_gradients(ctx.seed * dpenalty.to(ctx.seed.dtype))
         return None, None, *(gradient for _, gradient in found)
@@ -108,16 +132,23 @@ def general_penalty(critic: Critic, points: Tensor, form: Form) -> Tensor:
     graph = torch.is_grad_enabled()
     with torch.enable_grad():
         points = points.detach().requires_grad_()
-        scores = critic(points)
-        if not isinstance(scores, Tensor) or not scores.requires_grad:
-            raise TypeError(f"gradient_penalty: critic must return a Tensor that depends on its input, got {_say(scores)}")
-        (g,) = torch.autograd.grad(scores, points, torch.ones_like(scores), create_graph=graph)
+        scores = _scores(critic, points)
+        if scores.requires_grad:
+            seed = torch.ones_like(scores)
+            (g,) = torch.autograd.grad(scores, points, seed, create_graph=graph, allow_unused=True)
+        else:
+            g = None
+        if g is None:
+            raise TypeError("gradient_penalty: critic must return a Tensor that depends on its input, got one that does not")
     penalty, _ = ops.gradient_penalty.gradient_penalty(g, *form)
     return penalty
 
 
-def _say(scores: Any) -> str:
-    return "one that does not" if isinstance(scores, Tensor) else type(scores).__name__
+def _scores(critic: Critic, x: Tensor) -> Tensor:
+    scores = critic(x)
+    if not isinstance(scores, Tensor):
+        raise TypeError(f"gradient_penalty: critic must return a Tensor, got {type(scores).__name__}")
+    return scores
 
 
 def general_step(critic: nn.Module, stacked: Tensor, form: Form, scale: float) -> Step:
@@ -125,7 +156,7 @@ def general_step(critic: nn.Module, stacked: Tensor, form: Form, scale: float) -
     real, fake, points = stacked.chunk(3)
     wide = accumulate_dtype(stacked.dtype)
     with torch.enable_grad():
-        wasserstein = critic(real).mean(dtype=wide) - critic(fake).mean(dtype=wide)
+        wasserstein = _scores(critic, real).mean(dtype=wide) - _scores(critic, fake).mean(dtype=wide)
         penalty = general_penalty(critic, points, form)
         loss = penalty - wasserstein
         (loss * scale).backward()
