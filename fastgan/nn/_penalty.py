@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.parameter import is_lazy
 
 from fastgan import ops
@@ -102,17 +101,33 @@ class _FastPenalty(torch.autograd.Function):
             g = tape.input_gradient(torch.ones_like(tape.values[tape.result]))
             penalty, ctx.seed = ops.gradient_penalty.gradient_penalty(g, *form)
         ctx.tape = tape
-        # not for their values: torch then refuses weights that have changed, and a graph that was freed
-        ctx.save_for_backward(*(node.w for node in tape.nodes if node.weight is not None))
+        # torch then refuses weights that have changed, and a graph that was freed
+        ctx.save_for_backward(*roots, *tape.read_weights())
+        ctx.count = len(roots)
         return penalty
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dpenalty: Tensor) -> tuple:
-        _ = ctx.saved_tensors
-        with _as_recorded(ctx.seed):
-            found = ctx.tape.weight_gradients(ctx.seed * dpenalty.to(ctx.seed.dtype))
-        return None, None, *(gradient for _, gradient in found)
+        roots = ctx.saved_tensors[: ctx.count]
+        found = _FastGradients.apply(ctx.tape, ctx.seed, dpenalty, *roots)
+        # biases have no part in the penalty
+        return None, None, *found, *(None,) * (len(roots) - len(found))
+
+
+class _FastGradients(torch.autograd.Function):
+    """The gradients of ``_FastPenalty``: depends on the roots, so that who differentiates it again gets to know."""
+
+    @staticmethod
+    def forward(ctx: Any, tape: Tape, seed: Tensor, dpenalty: Tensor, *roots: Tensor) -> tuple[Tensor, ...]:
+        with _as_recorded(seed):
+            return tuple(gradient for _, gradient in tape.weight_gradients(seed * dpenalty.to(seed.dtype)))
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        raise RuntimeError(
+            "gradient_penalty: in 4 passes it is differentiable once; pass the critic as a function that calls it,"
+            " lambda x: critic(x), for more orders"
+        )
 
 
 @contextlib.contextmanager
@@ -124,7 +139,7 @@ def _as_recorded(x: Tensor) -> Iterator[None]:
 
 def fast_penalty(tape: Tape, form: Form) -> Tensor:
     """Return the penalty at the points that the tape was recorded at."""
-    return _FastPenalty.apply(tape, form, *tape.weights())
+    return _FastPenalty.apply(tape, form, *tape.weights(), *tape.biases())
 
 
 def general_penalty(critic: Critic, points: Tensor, form: Form) -> Tensor:

@@ -139,6 +139,14 @@ class Tape(TorchFunctionMode):
         """Return the weights that want a gradient, in the order of ``weight_gradients`` with ``start`` 0."""
         return [node.weight for node in self.nodes if node.weight is not None and node.weight.requires_grad]
 
+    def biases(self) -> list[Tensor]:
+        """Return the biases that want a gradient."""
+        return [node.bias for node in self.nodes if node.bias is not None and node.bias.requires_grad]
+
+    def read_weights(self) -> list[Tensor]:
+        """Return all weights without a graph, as the passes read them."""
+        return [node.w for node in self.nodes if node.weight is not None]
+
     def input_gradient(self, seed: Tensor) -> Tensor:
         """Return the gradient of <seed, result> by x of the samples from ``start`` on; keeps those of all layers."""
         gradients = {self.result: seed}

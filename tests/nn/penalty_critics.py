@@ -165,10 +165,11 @@ CRITICS = FAST | SPECTRAL | CURVED
 
 def build(make, seed=0):
     """Return a critic in float64 with weights from a seed."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         model = make().double()
-    # the penalty's gradient by biases that are 0 at the start would show nothing
+        # one call in training mode: without it the hook of spectral norm divides by the norm of noise
+        model(pair()[0])
     return model
 
 
