@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.nn.parameter import is_lazy
 
 from fastgan import ops
 from fastgan.backends.layout import accumulate_dtype
@@ -33,7 +34,7 @@ def paths_of(critic: nn.Module) -> dict[str, str]:
 
 def taped(critic: Any, x: Tensor, start: int) -> Tape | None:
     """Return the tape of the critic's call on x; None, with the critic as it was, where it takes the general path."""
-    if not isinstance(critic, nn.Module) or torch.compiler.is_compiling() or x.numel() == 0:
+    if not isinstance(critic, nn.Module) or torch.compiler.is_compiling() or x.numel() == 0 or _lazy(critic):
         return None
     known = _paths.setdefault(critic, {})
     training, reason = known.get(start > 0, (critic.training, ""))
@@ -41,12 +42,19 @@ def taped(critic: Any, x: Tensor, start: int) -> Tape | None:
         return None
     tape, reason = Tape(x, start), ""
     try:
+        if any(m._backward_hooks or m._backward_pre_hooks for m in critic.modules()):
+            raise Curved("a layer has backward hooks")
         with _undone_on_error(critic, x, several_calls=start > 0):
             tape.record(critic)
     except Curved as curved:
         reason = str(curved)
     known[start > 0] = (critic.training, reason)
     return None if reason else tape
+
+
+def _lazy(critic: nn.Module) -> bool:
+    """Return whether a layer waits for its first input to know its sizes."""
+    return any(is_lazy(t) for t in itertools.chain(critic.parameters(), critic.buffers()))
 
 
 @contextlib.contextmanager
@@ -56,22 +64,34 @@ def _undone_on_error(critic: nn.Module, x: Tensor, several_calls: bool) -> Itera
     Args:
         several_calls: the block does in one call what takes several by hand; it raises Curved if that shows.
     """
-    buffers = [(m, b, b._version, b.detach().clone()) for m in critic.modules() for b in m.buffers(recurse=False)]
-    states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(x.device)] if x.is_cuda else [])]
+    buffers = [
+        (m, name, b, b._version, b.detach().clone())
+        for m in critic.modules()
+        for name, b in m.named_buffers(recurse=False, remove_duplicate=False)
+    ]
+    states = _random_states(x)
     try:
         yield
-        for module, buffer, version, _ in buffers:
+        for module, name, buffer, version, _ in buffers:
+            changed = module._buffers[name] is not buffer or buffer._version != version
             # spectral norm that iterates once a step does so however often it is read
-            if several_calls and buffer._version != version and getattr(module, "per", "") != "step":
+            if several_calls and changed and getattr(module, "per", "") != "step":
                 raise Curved("it changes its buffers at each call, and a step by hand has three")
+        if several_calls and not all(map(torch.equal, states, _random_states(x))):
+            raise Curved("it draws random numbers at each call, and a step by hand has three")
     except BaseException:
-        for _, buffer, version, value in buffers:
+        for module, name, buffer, version, value in buffers:
+            module._buffers[name] = buffer
             if buffer._version != version:
                 buffer.detach().copy_(value)
         torch.set_rng_state(states[0])
         if x.is_cuda:
             torch.cuda.set_rng_state(states[1], x.device)
         raise
+
+
+def _random_states(x: Tensor) -> list[Tensor]:
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(x.device)] if x.is_cuda else [])]
 
 
 class _FastPenalty(torch.autograd.Function):
@@ -81,14 +101,33 @@ class _FastPenalty(torch.autograd.Function):
             g = tape.input_gradient(torch.ones_like(tape.values[tape.result]))
             penalty, ctx.seed = ops.gradient_penalty.gradient_penalty(g, *form)
         ctx.tape = tape
+        # torch then refuses weights that have changed, and a graph that was freed
+        ctx.save_for_backward(*roots, *tape.read_weights())
+        ctx.count = len(roots)
         return penalty
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dpenalty: Tensor) -> tuple:
-        with _as_recorded(ctx.seed):
-            found = ctx.tape.weight_gradients(ctx.seed * dpenalty.to(ctx.seed.dtype))
-        return None, None, *(gradient for _, gradient in found)
+        roots = ctx.saved_tensors[: ctx.count]
+        found = _FastGradients.apply(ctx.tape, ctx.seed, dpenalty, *roots)
+        # biases have no part in the penalty
+        return None, None, *found, *(None,) * (len(roots) - len(found))
+
+
+class _FastGradients(torch.autograd.Function):
+    """The gradients of ``_FastPenalty``: depends on the roots, so that who differentiates it again gets to know."""
+
+    @staticmethod
+    def forward(ctx: Any, tape: Tape, seed: Tensor, dpenalty: Tensor, *roots: Tensor) -> tuple[Tensor, ...]:
+        with _as_recorded(seed):
+            return tuple(gradient for _, gradient in tape.weight_gradients(seed * dpenalty.to(seed.dtype)))
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        raise RuntimeError(
+            "gradient_penalty: in 4 passes it is differentiable once; pass the critic as a function that calls it,"
+            " lambda x: critic(x), for more orders"
+        )
 
 
 @contextlib.contextmanager
@@ -100,7 +139,7 @@ def _as_recorded(x: Tensor) -> Iterator[None]:
 
 def fast_penalty(tape: Tape, form: Form) -> Tensor:
     """Return the penalty at the points that the tape was recorded at."""
-    return _FastPenalty.apply(tape, form, *tape.weights())
+    return _FastPenalty.apply(tape, form, *tape.weights(), *tape.biases())
 
 
 def general_penalty(critic: Critic, points: Tensor, form: Form) -> Tensor:
@@ -108,13 +147,24 @@ def general_penalty(critic: Critic, points: Tensor, form: Form) -> Tensor:
     graph = torch.is_grad_enabled()
     with torch.enable_grad():
         points = points.detach().requires_grad_()
-        scores = critic(points)
-        if not isinstance(scores, Tensor) or not scores.requires_grad:
-            got = "one that does not" if isinstance(scores, Tensor) else type(scores).__name__
+        scores = _scores(critic, points)
+        if scores.requires_grad:
+            seed = torch.ones_like(scores)
+            (g,) = torch.autograd.grad(scores, points, seed, create_graph=graph, allow_unused=True)
+        else:
+            g = None
+        if g is None:
+            got = "one that does not"
             raise TypeError(f"gradient_penalty: critic must return a Tensor that depends on its input, got {got}")
-        (g,) = torch.autograd.grad(scores, points, torch.ones_like(scores), create_graph=graph)
     penalty, _ = ops.gradient_penalty.gradient_penalty(g, *form)
     return penalty
+
+
+def _scores(critic: Critic, x: Tensor) -> Tensor:
+    scores = critic(x)
+    if not isinstance(scores, Tensor):
+        raise TypeError(f"gradient_penalty: critic must return a Tensor, got {type(scores).__name__}")
+    return scores
 
 
 def general_step(critic: nn.Module, stacked: Tensor, form: Form, scale: float) -> Step:
@@ -122,7 +172,7 @@ def general_step(critic: nn.Module, stacked: Tensor, form: Form, scale: float) -
     real, fake, points = stacked.chunk(3)
     wide = accumulate_dtype(stacked.dtype)
     with torch.enable_grad():
-        wasserstein = critic(real).mean(dtype=wide) - critic(fake).mean(dtype=wide)
+        wasserstein = _scores(critic, real).mean(dtype=wide) - _scores(critic, fake).mean(dtype=wide)
         penalty = general_penalty(critic, points, form)
         loss = penalty - wasserstein
         (loss * scale).backward()

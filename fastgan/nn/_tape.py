@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -27,6 +28,17 @@ class Curved(Exception):
     """The reason why a call of a critic cannot be run as a piecewise-linear map of each sample."""
 
 
+class Samples(int):
+    """A number of samples that may be a size, but not part of a sum: a step has three times those of a call by hand."""
+
+    def _refuse(self, *_: Any) -> Any:
+        raise Curved("it calculates with the number of samples, and a step has three batches in one")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __pow__ = __rpow__ = _refuse
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __divmod__ = __rdivmod__ = _refuse
+    __neg__ = __float__ = _refuse
+
+
 class Node:
     """One recorded step: values ``inputs`` and ``output`` are places in ``Tape.values``."""
 
@@ -35,6 +47,8 @@ class Node:
     # what has a gradient of its own: tensors as the critic read them, so that a parametrization gets its share
     weight: Tensor | None = None
     bias: Tensor | None = None
+    # the weight without a graph
+    w: Tensor
 
     def input_gradients(self, tape: Tape, dy: Tensor, part: slice) -> list[Tensor]:
         """Return the gradients by the inputs, for the samples in ``part``, of which dy is that of the output."""
@@ -80,13 +94,22 @@ class Tape(TorchFunctionMode):
 
     def record(self, critic: Callable[[Tensor], Any]) -> Tensor:
         """Return the critic's result for x."""
-        with _define.watched(), self:
+        with torch.enable_grad(), _define.watched(), self:
             result = critic(self.x)
         place = self.place(result)
         if place is None or place == 0:
             raise Curved("its result does not come from its input by torch functions alone")
         self.result = place
+        self._forget_what_the_result_does_not_need()
         return result
+
+    def _forget_what_the_result_does_not_need(self) -> None:
+        needed, nodes = {self.result}, []
+        for node in reversed(self.nodes):
+            if node.output in needed:
+                needed.update(node.inputs)
+                nodes.append(node)
+        self.nodes = nodes[::-1]
 
     def place(self, value: Any) -> int | None:
         """Return where a value is that comes from x; None for all others."""
@@ -116,13 +139,19 @@ class Tape(TorchFunctionMode):
         """Return the weights that want a gradient, in the order of ``weight_gradients`` with ``start`` 0."""
         return [node.weight for node in self.nodes if node.weight is not None and node.weight.requires_grad]
 
+    def biases(self) -> list[Tensor]:
+        """Return the biases that want a gradient."""
+        return [node.bias for node in self.nodes if node.bias is not None and node.bias.requires_grad]
+
+    def read_weights(self) -> list[Tensor]:
+        """Return all weights without a graph, as the passes read them."""
+        return [node.w for node in self.nodes if node.weight is not None]
+
     def input_gradient(self, seed: Tensor) -> Tensor:
         """Return the gradient of <seed, result> by x of the samples from ``start`` on; keeps those of all layers."""
         gradients = {self.result: seed}
         for node in reversed(self.nodes):
-            dy = gradients.pop(node.output, None)
-            if dy is None:
-                continue
+            dy = gradients.pop(node.output)
             if node.weight is not None or node.bias is not None:
                 self.gradients[node.output] = dy
             deep = any(self.behind_weight[i] for i in node.inputs)

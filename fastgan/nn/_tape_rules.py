@@ -16,7 +16,7 @@ from fastgan.backends.layout import accumulate_dtype, is_channels_last
 from fastgan.backends.reference.activation import PIECEWISE_LINEAR
 from fastgan.nn._checks import pair
 from fastgan.nn._conv import autocast
-from fastgan.nn._tape import Curved, Tape
+from fastgan.nn._tape import Curved, Samples, Tape
 from fastgan.nn._tape_nodes import NO_NORM, Activation, Add, Convolution, Function, Linear, Reshape
 
 
@@ -93,8 +93,8 @@ def _linear(tape: Tape, input: Tensor, weight: Tensor, bias: Tensor | None = Non
     given = autocast(input, input.device.type)
     w, b = (_read(t, input.device.type) for t in (weight, bias))
     assert w is not None
-    if given.dim() < 2:
-        raise Curved("a linear layer is called without a dimension of samples")
+    if given.dim() < 2 or weight.dim() < 2:
+        raise Curved("a linear layer is called without a dimension of samples, or of its results")
     place = tape.place(_cast(tape, input, given))
     assert place is not None
     node = Linear(place, w, b)
@@ -152,7 +152,7 @@ def _sub(tape: Tape, input: Any, other: Any, *, alpha: int = 1) -> Tensor:
 def _iadd(tape: Tape, input: Any, other: Any, *, alpha: int = 1) -> Tensor:
     place, b = tape.place(input), tape.place(other)
     _check_in_place(tape, input)
-    if place is None or b is None or alpha != 1 or input.shape != other.shape:
+    if place is None or b is None or alpha != 1 or input.shape != other.shape or input.dtype != other.dtype:
         raise Curved("it adds something else than two values of the same shape that come from its input")
     return tape.append(Add(place, b, 1), input.add_(other))
 
@@ -161,6 +161,8 @@ def _reshape(func: Any) -> Callable[..., Tensor]:
     def rule(tape: Tape, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         y, place = func(x, *args, **kwargs), tape.place(x)
         assert place is not None
+        if y.dtype != x.dtype:
+            raise Curved("it reads bits as another type")
         return y if y is x else tape.append(Reshape(place), y)
 
     return rule
@@ -186,12 +188,16 @@ def _over_samples(x: Tensor, dim: Any = None, *_: Any, **kwargs: Any) -> str:
     return ""
 
 
-def _not_by_number(x: Any, other: Any, *_: Any, **__: Any) -> str:
-    number = isinstance(other, (int, float)) and not isinstance(other, bool)
+def _not_by_number(x: Any, other: Any, **options: Any) -> str:
+    number = isinstance(other, (int, float)) and not isinstance(other, (bool, Samples))
+    if any(option is not None for option in options.values()):
+        return "it rounds a quotient, or writes a product into another tensor"
     return "" if number else "it multiplies by something else than a number"
 
 
 def _not_zeros(x: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> str:
+    if len(pad) >= 2 * x.dim():
+        return "it pads the dimension of the samples"
     return "" if value in (None, 0) else "it pads with something else than 0"
 
 
@@ -241,14 +247,33 @@ RULES: dict[Any, Callable[..., Any]] = {
 
 def record_call(tape: Tape, func: Any, args: tuple, kwargs: dict) -> Any:
     """Run one call of a torch function, and record it where it takes what comes from the tape's input."""
-    if func in _INSPECT or not any(_comes_from(tape, value) for value in (*args, *kwargs.values())):
+    if not any(_comes_from(tape, value) for value in (*args, *kwargs.values())):
         return func(*args, **kwargs)
-    rule = RULES.get(func)
+    if func in _INSPECT:
+        return _inspect(tape, func, args, kwargs)
+    rule, name = RULES.get(func), getattr(func, "__name__", str(func))
     if rule is None:
-        name = getattr(func, "__name__", str(func))
         raise Curved(f"{name} is not known to be linear, or piecewise linear, in each sample")
+    # a Function of the user's own runs without gradients, too
+    if not torch.is_grad_enabled():
+        raise Curved("a part of it runs without gradients, or has a derivative of its own")
+    if "input" in kwargs:
+        args = (kwargs.pop("input"), *args)
     with torch.no_grad():
         return rule(tape, *args, **kwargs)
+
+
+def _inspect(tape: Tape, func: Any, args: tuple, kwargs: dict) -> Any:
+    """Return what a function says of a value; in a step, where samples are counted, in a type that shows if used."""
+    found = func(*args, **kwargs)
+    if tape.start == 0:
+        return found
+    if func in (_T.__len__, _T.numel, torch.numel):
+        raise Curved("it counts its samples, and a step has three batches in one")
+    if isinstance(found, torch.Size):
+        return torch.Size((Samples(found[0]), *found[1:]))
+    first = func is _T.size and (args[1:] or tuple(kwargs.values()))[0] in (0, -args[0].dim())
+    return Samples(found) if first else found
 
 
 def _comes_from(tape: Tape, value: Any) -> bool:
