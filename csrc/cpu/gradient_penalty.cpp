@@ -1,74 +1,26 @@
-// gradient_penalty on the CPU. Squares are added in T in short lanes, lanes and parts of a sample in double, in an order
-// that depends on the shape alone.
+// gradient_penalty on the CPU. Sums are merged in double, in an order that depends on the shape alone.
 #include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
+#include <cstring>
 #include <vector>
 
+#include "cpu/chunks.h"
+#include "cpu/penalty.h"
 #include "cpu/stems.h"
+#include "cpu/vectors.h"
 
 namespace fastgan {
 namespace {
 
-#include "cpu/half.h"
+// Values of a part, the unit of sums and of tasks.
+constexpr int64_t kPart = 32768;
 
-struct float16 {
-  uint16_t bits;
-};
-inline float value(float16 v) { return from_float16(v.bits); }
-inline void assign(float16& to, float v) { to.bits = to_float16(v); }
-
-// Values of a part, the unit of sums and of tasks, and of what its lanes add up before they are merged.
-constexpr int64_t kPart = 32768, kRun = 512, kLanes = 16;
-
-template <typename S>
-using Accumulated = decltype(value(S()));
-
-// Runs f with a value of the type that x is stored in.
-template <typename F>
-void with_storage(const Tensor& x, F f) {
-  switch (x.scalar_type()) {
-    case at::kDouble:
-      return f(double());
-    case at::kFloat:
-      return f(float());
-    case at::kBFloat16:
-      return f(bfloat16());
-    default:
-      return f(float16());
-  }
-}
-
-template <typename S>
-double squares(const S* __restrict g, int64_t n) {
-  using T = Accumulated<S>;
-  double total = 0;
-  int64_t i = 0;
-  while (n - i >= kLanes) {
-    const int64_t end = i + std::min(n - i, kRun) / kLanes * kLanes;
-    T lanes[kLanes] = {};
-    for (; i < end; i += kLanes) {
-      for (int64_t k = 0; k < kLanes; ++k) lanes[k] += value(g[i + k]) * value(g[i + k]);
-    }
-    for (const T lane : lanes) total += lane;
-  }
-  for (; i < n; ++i) total += value(g[i]) * value(g[i]);
-  return total;
-}
-
-template <typename S>
-void scale(const S* __restrict g, S* __restrict v, int64_t n, Accumulated<S> c) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < n; ++i) assign(v[i], c * value(g[i]));
-}
-
-template <typename S>
-void mix(const S* __restrict real, const S* __restrict fake, S* __restrict x, int64_t n, Accumulated<S> t) {
-  const Accumulated<S> rest = 1 - t;
-#pragma GCC ivdep
-  for (int64_t i = 0; i < n; ++i) assign(x[i], t * value(real[i]) + rest * value(fake[i]));
+Storage storage(const Tensor& x) {
+  return x.scalar_type() == at::kBFloat16 ? Storage::bfloat16
+         : x.scalar_type() == at::kHalf   ? Storage::float16
+                                          : Storage::exact;
 }
 
 // A batch as samples of `inner` values, each cut into `parts`.
@@ -107,49 +59,56 @@ struct Sample {
   }
 };
 
-template <typename S>
+template <typename T>
 void penalise(const Tensor& g, Tensor& penalty, Tensor& v, double weight, double target, bool one_sided) {
-  using T = Accumulated<S>;
   const Samples samples(g);
+  const PenaltyLoops<T> loops = penalty_loops<T>(storage(g));
   const double share = weight / double(std::max<int64_t>(1, samples.batch));
-  const S* from = static_cast<const S*>(g.const_data_ptr());
-  S* to = static_cast<S*>(v.mutable_data_ptr());
+  const int64_t item = g.element_size();
+  const char* from = data(g);
+  char* to = mutable_data(v);
   std::vector<double> sums(size_t(samples.batch * samples.parts));
   const auto sample = [&](int64_t b) {
     return Sample(sums.data() + b * samples.parts, samples.parts, share, target, one_sided);
   };
+  const auto scale = [&](int64_t b, int64_t at, int64_t n) {
+    loops.scale(from + at * item, to + at * item, n, T(sample(b).c));
+  };
   samples.each_part([&](int64_t b, int64_t part, int64_t at, int64_t n) {
-    sums[b * samples.parts + part] = squares(from + at, n);
+    sums[b * samples.parts + part] = loops.squares(from + at * item, n);
     // what is in the cache is scaled at once
-    if (samples.parts == 1) scale(from + at, to + at, n, T(sample(b).c));
+    if (samples.parts == 1) scale(b, at, n);
   });
-  if (samples.parts > 1) {
-    samples.each_part([&](int64_t b, int64_t, int64_t at, int64_t n) { scale(from + at, to + at, n, T(sample(b).c)); });
-  }
+  if (samples.parts > 1) samples.each_part([&](int64_t b, int64_t, int64_t at, int64_t n) { scale(b, at, n); });
   double total = 0;
   for (int64_t b = 0; b < samples.batch; ++b) total += sample(b).penalty;
   *penalty.mutable_data_ptr<T>() = T(total);
 }
 
-}  // namespace
-
-void gradient_penalty_interpolate_cpu(const Tensor& real, const Tensor& fake, const Tensor& t, Tensor x, bool stack) {
-  with_storage(real, [&](auto zero) {
-    using S = decltype(zero);
-    const S *a = static_cast<const S*>(real.const_data_ptr()), *b = static_cast<const S*>(fake.const_data_ptr());
-    const auto* share = t.const_data_ptr<Accumulated<S>>();
-    S *first = static_cast<S*>(x.mutable_data_ptr()), *mixed = first + (stack ? 2 * real.numel() : 0);
-    Samples(real).each_part([&](int64_t sample, int64_t, int64_t at, int64_t n) {
-      mix(a + at, b + at, mixed + at, n, share[sample]);
-      if (!stack) return;
-      std::copy_n(a + at, n, first + at);
-      std::copy_n(b + at, n, first + real.numel() + at);
-    });
+template <typename T>
+void interpolate(const Tensor& real, const Tensor& fake, const Tensor& t, Tensor& x, bool stack) {
+  const PenaltyLoops<T> loops = penalty_loops<T>(storage(real));
+  const int64_t item = real.element_size(), size = real.numel() * item;
+  const char *a = data(real), *b = data(fake);
+  char *first = mutable_data(x), *mixed = first + (stack ? 2 * size : 0);
+  const T* share = t.const_data_ptr<T>();
+  Samples(real).each_part([&](int64_t sample, int64_t, int64_t at, int64_t n) {
+    const int64_t from = at * item, bytes = n * item;
+    loops.mix(a + from, b + from, mixed + from, n, share[sample]);
+    if (!stack) return;
+    std::memcpy(first + from, a + from, size_t(bytes));
+    std::memcpy(first + size + from, b + from, size_t(bytes));
   });
 }
 
+}  // namespace
+
+void gradient_penalty_interpolate_cpu(const Tensor& real, const Tensor& fake, const Tensor& t, Tensor x, bool stack) {
+  with_accumulation_type(real, [&](auto zero) { interpolate<decltype(zero)>(real, fake, t, x, stack); });
+}
+
 void gradient_penalty_cpu(const Tensor& g, Tensor penalty, Tensor v, double weight, double target, bool one_sided) {
-  with_storage(g, [&](auto zero) { penalise<decltype(zero)>(g, penalty, v, weight, target, one_sided); });
+  with_accumulation_type(g, [&](auto zero) { penalise<decltype(zero)>(g, penalty, v, weight, target, one_sided); });
 }
 
 }  // namespace fastgan

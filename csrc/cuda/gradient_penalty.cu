@@ -1,7 +1,6 @@
 // gradient_penalty on the GPU: memory-bound, loads and stores of 16 bytes where size and pointers allow. The order of
 // all sums depends on the shape alone.
 #include "cuda/gradient_penalty.h"
-
 #include "cuda/launch.cuh"
 
 namespace fastgan {
@@ -36,9 +35,7 @@ Cut cut(int64_t inner) {
   return s;
 }
 
-int64_t blocks(const GradientPenaltyParams& p, const Cut& s) {
-  return ceil_div(p.batch, kThreads / s.lanes) * s.parts;
-}
+int64_t blocks(const GradientPenaltyParams& p, const Cut& s) { return ceil_div(p.batch, kThreads / s.lanes) * s.parts; }
 
 // The values of one sample that a thread reads: packs `step` apart, from `begin` to `end`.
 struct Range {

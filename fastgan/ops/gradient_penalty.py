@@ -1,4 +1,4 @@
-"""Schema, shape functions and autograd of ``gradient_penalty``. The maths is in backends/reference/gradient_penalty.py."""
+"""Schema, shape functions and autograd of ``gradient_penalty``; the maths: backends/reference/gradient_penalty.py."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
     ctx.save_for_backward(g, v)
 
 
-def _backward(ctx: Any, dpenalty: Tensor | None, _: None) -> tuple:
+def _backward(ctx: Any, dpenalty: Tensor | None, dv: Tensor | None) -> tuple:
     if dpenalty is None:
         return None, None, None, None
     g, v = ctx.saved_tensors
     if torch.is_grad_enabled():
         # a third order is rare: it goes through the specification
-        _, v = reference.gradient_penalty(g, *ctx.attributes)
+        v = reference.gradient_penalty(g, *ctx.attributes)[1]
     # the scale of a loss scaler need not fit into 16 bits
     return (v.to(dpenalty.dtype) * dpenalty).to(v.dtype), None, None, None
 

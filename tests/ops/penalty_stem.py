@@ -9,6 +9,7 @@ import torch
 from fastgan.ops.gradient_penalty import gradient_penalty
 from fastgan.testing import in_layout, random_values
 
+from .common import INTERPRETED_DTYPES
 from .grid import DTYPES
 
 WEIGHT = 10.0
@@ -76,5 +77,9 @@ CASES = [PenaltyCase(SMALL, dtype, layout, **v) for dtype in DTYPES for v in VAR
          for layout in ("contiguous", "channels_last")]  # fmt: skip
 CASES += [PenaltyCase(s, dtype, **VARIANTS[i % 6]) for i, s in enumerate(SHAPES) for dtype in DTYPES]
 CASES += [PenaltyCase(s, weight=0.1, **VARIANTS[(i + 1) % 6]) for i, s in enumerate(SHAPES)]
-# for the interpreter, one part and several, one tile of samples and several
-FEW = [case for case in CASES if case.layout == "contiguous" or case.dtype == torch.float16]
+# for the interpreter, which takes 0.1 s a program: one part and several, one tile of samples and several
+FEW = [PenaltyCase(SMALL, dtype, **v) for v, dtype in zip(VARIANTS, INTERPRETED_DTYPES * 2, strict=True)]
+FEW += [PenaltyCase(shape, INTERPRETED_DTYPES[i % 3], **VARIANTS[i % 6])
+        for i, shape in enumerate(((1, 3, 53, 87), (77, 2), (35, 1, 3, 3), (9, 5, 11), (4, 2, 3, 5, 7), (2, 65),
+                                   (2, 9000), (40, 70)))]  # fmt: skip
+FEW += [PenaltyCase((2, 3, 5, 9), weight=0.1), PenaltyCase((2, 3, 5, 9), torch.float64, weight=0.1, target=0.3)]
