@@ -26,6 +26,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("conv_norm_act_fwd_cpu", &conv_norm_act_fwd_cpu, NoGil());
   m.def("conv_norm_act_load_cpu", &conv_norm_act_load_cpu, NoGil());
   m.def("conv_norm_act_dw_cpu", &conv_norm_act_dw_cpu, NoGil());
+  m.def("gradient_penalty_interpolate_cpu", &gradient_penalty_interpolate_cpu, NoGil());
+  m.def("gradient_penalty_cpu", &gradient_penalty_cpu, NoGil());
 #ifdef FASTGAN_CUDA
   m.def("bias_act_fwd_cuda", &bias_act_fwd_cuda, NoGil());
   m.def("bias_act_bwd_cuda", &bias_act_bwd_cuda, NoGil());
@@ -33,5 +35,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("conv_norm_act_gather_cuda", &conv_norm_act_gather_cuda, NoGil());
   m.def("conv_norm_act_scatter_cuda", &conv_norm_act_scatter_cuda, NoGil());
   m.def("conv_norm_act_wgrad_cuda", &conv_norm_act_wgrad_cuda, NoGil());
+  m.def("gradient_penalty_interpolate_cuda", &gradient_penalty_interpolate_cuda, NoGil());
+  m.def("gradient_penalty_cuda", &gradient_penalty_cuda, NoGil());
 #endif
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "cpu/gemm.h"
+#include "cpu/penalty.h"
 #include "cpu/span.h"
 
 #define FASTGAN_ISA baseline
@@ -15,6 +16,7 @@ namespace baseline {
 
 #include "cpu/gemm_loops.h"
 #include "cpu/loops.h"
+#include "cpu/penalty_loops.h"
 
 namespace fastgan {
 
@@ -32,6 +34,10 @@ template <>
 Conversions<float> conversions<float>() {
   return has_avx2() ? avx2::conversions<float>() : baseline::conversions<float>();
 }
+template <>
+PenaltyLoops<float> penalty_loops<float>(Storage storage) {
+  return has_avx2() ? avx2::penalty_loops<float>(storage) : baseline::penalty_loops<float>(storage);
+}
 template <typename T>
 Gemm<T> gemm() {
   static const bool has_avx512 = has_avx2() && __builtin_cpu_supports("avx512f");
@@ -46,6 +52,10 @@ Loop<float> loop<float>(LoopKey key) {
 template <>
 Conversions<float> conversions<float>() {
   return baseline::conversions<float>();
+}
+template <>
+PenaltyLoops<float> penalty_loops<float>(Storage storage) {
+  return baseline::penalty_loops<float>(storage);
 }
 template <typename T>
 Gemm<T> gemm() {
@@ -63,6 +73,10 @@ Loop<double> loop<double>(LoopKey key) {
 template <>
 Conversions<double> conversions<double>() {
   return baseline::conversions<double>();
+}
+template <>
+PenaltyLoops<double> penalty_loops<double>(Storage storage) {
+  return baseline::penalty_loops<double>(storage);
 }
 
 }  // namespace fastgan

@@ -63,4 +63,9 @@ void conv_norm_act_load_cpu(const Tensor& x, const Norm& norm, const Mask& mask,
 void conv_norm_act_dw_cpu(const Tensor& x, const Norm& norm, const Tensor& dy, const Mask& mask, Tensor dw,
                           const ConvSizes& sizes);
 
+// t: (B,) of the accumulation type; x: B samples, or where `stack` 3 B: real, fake and x.
+void gradient_penalty_interpolate_cpu(const Tensor& real, const Tensor& fake, const Tensor& t, Tensor x, bool stack);
+// penalty: one number of the accumulation type.
+void gradient_penalty_cpu(const Tensor& g, Tensor penalty, Tensor v, double weight, double target, bool one_sided);
+
 }  // namespace fastgan

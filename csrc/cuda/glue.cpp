@@ -7,6 +7,7 @@
 
 #include "cuda/bias_act.h"
 #include "cuda/conv_norm_act.h"
+#include "cuda/gradient_penalty.h"
 
 namespace fastgan {
 namespace {
@@ -182,6 +183,39 @@ void conv_norm_act_wgrad_cuda(const Tensor& big, const ConvMask& big_mask, const
   const Tensor workspace = at::empty({conv_norm_act_wgrad_workspace(p)}, dw.options().dtype(accumulated(dw)));
   p.workspace = workspace.mutable_data_ptr();
   launch(launch_conv_norm_act_wgrad, p, dw, std::nullopt, 0, 0);
+}
+
+void gradient_penalty_interpolate_cuda(const Tensor& real, const Tensor& fake, const Tensor& t, Tensor x, bool stack) {
+  const c10::cuda::CUDAGuard guard(real.device());
+  GradientPenaltyInterpolateParams p{};
+  p.real = real.const_data_ptr();
+  p.fake = fake.const_data_ptr();
+  p.t = t.const_data_ptr();
+  p.x = x.mutable_data_ptr();
+  p.batch = real.size(0);
+  p.inner = p.batch > 0 ? real.numel() / p.batch : 0;
+  p.type = type_of(real);
+  p.stack = stack;
+  const cudaError_t error = launch_gradient_penalty_interpolate(p, c10::cuda::getCurrentCUDAStream());
+  TORCH_CHECK(error == cudaSuccess, "fastgan: gradient_penalty did not launch: ", cudaGetErrorString(error));
+}
+
+void gradient_penalty_cuda(const Tensor& g, Tensor penalty, Tensor v, double weight, double target, bool one_sided) {
+  const c10::cuda::CUDAGuard guard(g.device());
+  GradientPenaltyParams p{};
+  p.g = g.const_data_ptr();
+  p.v = v.mutable_data_ptr();
+  p.penalty = penalty.mutable_data_ptr();
+  p.batch = g.size(0);
+  p.inner = p.batch > 0 ? g.numel() / p.batch : 0;
+  p.weight = weight;
+  p.target = target;
+  p.type = type_of(g);
+  p.one_sided = one_sided;
+  const Tensor workspace = at::empty({gradient_penalty_workspace(p)}, g.options().dtype(at::kDouble));
+  p.workspace = workspace.mutable_data_ptr<double>();
+  const cudaError_t error = launch_gradient_penalty(p, c10::cuda::getCurrentCUDAStream());
+  TORCH_CHECK(error == cudaSuccess, "fastgan: gradient_penalty did not launch: ", cudaGetErrorString(error));
 }
 
 }  // namespace fastgan

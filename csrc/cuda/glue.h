@@ -35,4 +35,9 @@ void conv_norm_act_wgrad_cuda(const at::Tensor& big, const ConvMask& big_mask, c
                               const ConvMask& small_mask, const ConvNorm& norm, at::Tensor dw,
                               const ConvGeometry& geometry);
 
+void gradient_penalty_interpolate_cuda(const at::Tensor& real, const at::Tensor& fake, const at::Tensor& t,
+                                       at::Tensor x, bool stack);
+void gradient_penalty_cuda(const at::Tensor& g, at::Tensor penalty, at::Tensor v, double weight, double target,
+                           bool one_sided);
+
 }  // namespace fastgan

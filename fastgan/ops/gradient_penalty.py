@@ -30,7 +30,8 @@ def _backward(ctx: Any, dpenalty: Tensor | None, *_: None) -> tuple:
     if torch.is_grad_enabled():
         # a third order is rare: it goes through the specification
         v = reference.gradient_penalty(g, *ctx.attributes)[1]
-    return v * dpenalty.to(v.dtype), None, None, None
+    # the scale of a loss scaler need not fit into 16 bits
+    return (v.to(dpenalty.dtype) * dpenalty).to(v.dtype), None, None, None
 
 
 def _fake_interpolate(real: Tensor, fake: Tensor, t: Tensor, stack: bool) -> Tensor:

@@ -7,7 +7,7 @@ from fastgan.backends import unavailable
 
 from .grid import DTYPES, GPU, INTERPRETED, NATIVE
 
-STEMS = ("bias_act", "norm_act", "conv_norm_act")
+STEMS = ("bias_act", "norm_act", "conv_norm_act", "gradient_penalty")
 
 
 def _must_serve(name, device, dtypes=DTYPES):

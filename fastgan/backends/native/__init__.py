@@ -8,7 +8,10 @@ from pathlib import Path
 
 import torch
 
-STEMS = {"cpu": ("bias_act", "norm_act", "conv_norm_act"), "cuda": ("bias_act", "conv_norm_act")}
+STEMS = {
+    "cpu": ("bias_act", "norm_act", "conv_norm_act", "gradient_penalty"),
+    "cuda": ("bias_act", "conv_norm_act", "gradient_penalty"),
+}
 
 
 @functools.cache

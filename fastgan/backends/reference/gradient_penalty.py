@@ -8,6 +8,9 @@ g (B, ...) is the gradient of a critic by its input, n_b = |g_b| the Euclidean n
 
 v, the seed of the second backward pass, is 0 where n_b is: the norm has no derivative there. With target 0 c_b is
 constant, as R1 and R2 want it.
+Squares are taken in the accumulation type and added in float64. In float32 a value may so be as large as 3e18 in any
+number of them (the norm of torch overflows as soon as the sum does); below 1e-19 the norm loses digits, and values
+below 3e-23 count as 0. A NaN in g gives a NaN in P.
 Source: Gulrajani et al. 2017, algorithm 1; Petzka et al. 2018, eq. 8 (one-sided); Mescheder et al. 2018, eq. 9.
 """
 
@@ -16,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan.backends.layout import accumulate_dtype
+from fastgan.backends.layout import accumulate_dtype, dense
 
 
 def _per_sample(v: Tensor, x: Tensor) -> Tensor:
@@ -27,21 +30,22 @@ def gradient_penalty_interpolate(real: Tensor, fake: Tensor, t: Tensor, stack: b
     """Return x, in real's dtype and memory format; ``stack``: (3B, ...) of real, fake and x."""
     share = _per_sample(t, real)
     x = (share * real.to(t.dtype) + (1 - share) * fake.to(t.dtype)).to(real.dtype)
-    return torch.cat([real, fake.to(real.dtype), x]) if stack else x
+    return dense(torch.cat([real, fake.to(real.dtype), x]) if stack else x, like=real)
 
 
 def gradient_penalty(g: Tensor, weight: float, target: float, one_sided: bool) -> tuple[Tensor, Tensor]:
     """Return (P, v): P without dimensions in the accumulation type, v in g's type; both 0 for an empty batch."""
     wide = g.to(accumulate_dtype(g.dtype))
     share = weight / max(g.shape[0], 1)
+    squared = wide.square().flatten(1).sum(1, dtype=torch.float64)
     if target == 0:
-        return share * wide.square().sum(), (2 * share * wide).to(g.dtype)
-    squared = wide.flatten(1).square().sum(1)
-    positive = squared > 0
+        return (share * squared.sum()).to(wide.dtype), dense((2 * share * wide).to(g.dtype), like=g)
+    zero = squared == 0
     # the root of 0 has an infinite derivative, which would be NaN in the next order
-    norm = torch.where(positive, squared, 1.0).sqrt()
-    over = torch.where(positive, norm, 0.0) - target
+    norm = torch.where(zero, 1.0, squared).sqrt()
+    over = torch.where(zero, 0.0, norm) - target
     if one_sided:
         over = over.clamp(min=0)
-    c = torch.where(positive, 2 * share * over / norm, 0.0)
-    return share * over.square().sum(), (_per_sample(c, wide) * wide).to(g.dtype)
+    c = torch.where(zero, 0.0, 2 * share * over / norm).to(wide.dtype)
+    penalty = (share * over.square().sum()).to(wide.dtype)
+    return penalty, dense((_per_sample(c, wide) * wide).to(g.dtype), like=g)

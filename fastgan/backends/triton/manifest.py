@@ -9,7 +9,15 @@ import triton
 import triton.language as tl
 
 from fastgan.backends.reference.activation import ACTIVATIONS
-from fastgan.backends.triton import bias_act, conv_norm_act, conv_norm_act_kernels, norm_act, norm_act_kernels, tuning
+from fastgan.backends.triton import (
+    bias_act,
+    conv_norm_act,
+    conv_norm_act_kernels,
+    gradient_penalty,
+    norm_act,
+    norm_act_kernels,
+    tuning,
+)
 
 _INTEGERS = {"size": "i64", "M": "i64", "C": "i32", "S": "i32", "rows": "i64", "splits": "i32", "tiles": "i32"}
 # channels that are kept in the accumulation type
@@ -181,6 +189,34 @@ def _product_entry(p: _Product) -> Entry:
     return Entry(label, kernel, signature, constexprs, config.num_warps, stages, tuple(aligned))
 
 
+def _penalty_entry(name: str, kernel: triton.JITFunction, dtype: str, narrow: bool) -> Entry:
+    tile = gradient_penalty.NARROW if narrow else gradient_penalty.WIDE
+    accumulate = "fp64" if dtype == "fp64" else "fp32"
+    constants = {
+        "STACK": True,
+        "ONE_SIDED": True,
+        "ACC": tl.float64 if dtype == "fp64" else tl.float32,
+        "BLOCK": gradient_penalty.BLOCK,
+        "SAMPLES": tile.samples,
+        "VALUES": tile.values,
+        "ROUNDS": tile.rounds,
+        "MERGE_SAMPLES": gradient_penalty.MERGE_SAMPLES,
+        "MERGE_PARTS": gradient_penalty.MERGE_PARTS,
+    }
+    pointers = {"t_ptr": f"*{accumulate}", "penalty_ptr": f"*{accumulate}", "squares_ptr": "*fp64"}
+    signature = {}
+    for argument in kernel.arg_names:
+        if argument in constants:
+            signature[argument] = "constexpr"
+        elif argument.endswith("_ptr"):
+            signature[argument] = pointers.get(argument, f"*{dtype}")
+        else:
+            signature[argument] = "i32" if argument in ("B", "parts") else "i64"
+    constexprs = {argument: constants[argument] for argument, kind in signature.items() if kind == "constexpr"}
+    label = "-".join((name.strip("_"), dtype, "narrow" if narrow else "wide"))
+    return Entry(label, kernel, signature, constexprs, num_warps=4)
+
+
 def _entries() -> Iterator[Entry]:
     for variant in _VARIANTS:
         for name, kernel in _kernels(bias_act):
@@ -190,6 +226,10 @@ def _entries() -> Iterator[Entry]:
     for variant in (_VARIANTS[2], _VARIANTS[4]):
         for name in ("_conv_norm_act_table_kernel", "_conv_norm_act_merge_kernel"):
             yield _entry(name, getattr(conv_norm_act_kernels, name), variant, num_warps=4)
+    for name, kernel in _kernels(gradient_penalty):
+        for dtype in ("bf16", "fp16", "fp32", "fp64"):
+            yield _penalty_entry(name, kernel, dtype, narrow=False)
+        yield _penalty_entry(name, kernel, "fp32", narrow=True)
     for product in _PRODUCTS:
         yield _product_entry(product)
 

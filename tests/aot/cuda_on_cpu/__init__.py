@@ -1,4 +1,4 @@
-"""The CUDA kernels of ``conv_norm_act`` compiled as host C++, for machines without a GPU."""
+"""The CUDA kernels compiled as host C++, for machines without a GPU; here also the calls of ``conv_norm_act``."""
 
 import ctypes
 import subprocess
@@ -44,16 +44,21 @@ class Params(ctypes.Structure):
     )
 
 
-def build(compiler: str, folder: Path) -> ctypes.CDLL:
-    """Compile launchers and kernels, and load them."""
-    out = folder / "kernels.so"
+def compile_stem(compiler: str, folder: Path, stem: str) -> ctypes.CDLL:
+    """Compile the launchers and kernels of one stem, and load them."""
+    out = folder / f"{stem}.so"
     options = ["-std=c++20", "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas"]
     # a pack that is not aligned would be an error on a GPU, and is a trap here
     options += ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
-    command = [compiler, *options, f"-I{SHIM}", f"-I{CSRC}", "-o", out, SHIM / "conv_norm_act.cpp"]
+    command = [compiler, *options, f"-I{SHIM}", f"-I{CSRC}", "-o", out, SHIM / f"{stem}.cpp"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    library = ctypes.CDLL(str(out))
+    return ctypes.CDLL(str(out))
+
+
+def build(compiler: str, folder: Path) -> ctypes.CDLL:
+    """Compile launchers and kernels of ``conv_norm_act``, and load them."""
+    library = compile_stem(compiler, folder, "conv_norm_act")
     library.workspace.restype = library.parameters_size.restype = ctypes.c_int64
     assert library.parameters_size() == ctypes.sizeof(Params)
     return library
