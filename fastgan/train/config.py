@@ -31,8 +31,8 @@ _CHOICES = {
     "dtype": tuple(DTYPES),
     "image_size": IMAGE_SIZES,
 }
-_COUNTS = ("latent_dim", "features", "batch_size", "steps", "d_steps", "penalty_every", "sample_count", "keep_checkpoints")
-_INTERVALS = ("log_every", "sample_every", "checkpoint_every")
+_COUNTS = ("latent_dim", "features", "batch_size", "steps", "d_steps", "sample_count", "keep_checkpoints")
+_INTERVALS = ("penalty_every", "log_every", "sample_every", "checkpoint_every")
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class TrainConfig:
         norm: of the discriminator; "batch", "none", or "layer" (over each sample).
         spectral_norm: divide the weights of the discriminator's convolutions by their largest singular value; needs
             norm "none".
-        loss: "non-saturating", "minimax", "least-squares", "hinge", "wasserstein" or "relativistic"; "wasserstein" needs
-            a penalty, clip or spectral_norm.
+        loss: "non-saturating", "minimax", "least-squares", "hinge", "wasserstein" or "relativistic"; that of
+            Wasserstein needs a penalty, clip or spectral_norm.
         penalty: of the discriminator's gradient in the image; "none", "wgan-gp", "wgan-lp", "dragan", "r1", "r2" or
             "r1+r2"; not with norm "batch".
         penalty_weight: factor of the penalty, >= 0; half of it for R1 and R2.

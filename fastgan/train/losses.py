@@ -45,12 +45,12 @@ def least_squares_g(fake_logits: Tensor) -> Tensor:
 
 
 def hinge_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Discriminator's loss: mean max(0, 1 - D(x)) + mean max(0, 1 + D(G(z))). Source: Lim and Ye 2017, section 3."""
+    """Discriminator's loss: mean max(0, 1 - D(x)) + mean max(0, 1 + D(G(z))). Source: Lim and Ye 2017."""
     return relu(1 - _wide(real_logits)).mean() + relu(1 + _wide(fake_logits)).mean()
 
 
 def wasserstein_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Critic's loss: mean D(G(z)) - mean D(x), minus the estimated distance. Source: Arjovsky et al. 2017, section 3."""
+    """Critic's loss: mean D(G(z)) - mean D(x), minus the distance. Source: Arjovsky et al. 2017, section 3."""
     return _wide(fake_logits).mean() - _wide(real_logits).mean()
 
 

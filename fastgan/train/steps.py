@@ -54,6 +54,9 @@ class Players:
         Returns: detached scalars: ``d_loss``, which includes the penalty; ``penalty`` where there is one, by itself
             and as it last was; ``wasserstein``, mean D(real) - mean D(fake), for that loss.
         """
+        if self.penalties:
+            # under autocast the generator's images are of 16 bits, and a penalty mixes them with the real ones
+            fake = fake.to(real.dtype)
         self.d_optimizer.zero_grad(set_to_none=True)
         measured = self._backward_in_one_pass(real, fake) if self._in_one_pass else self._backward(real, fake)
         self.d_scaler.step(self.d_optimizer)

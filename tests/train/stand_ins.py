@@ -54,9 +54,7 @@ class GradientPenalty(nn.Module):
         self.calls = state["calls"]
 
 
-def critic_step_wgan_gp(
-    critic, real, fake, *, weight=10.0, target=1.0, kind="wgan-gp", generator=None, scale=1.0
-):
+def critic_step_wgan_gp(critic, real, fake, *, weight=10.0, target=1.0, kind="wgan-gp", generator=None, scale=1.0):
     wasserstein = critic(real).float().mean() - critic(fake).float().mean()
     settings = {"weight": weight, "target": target, "kind": kind, "generator": generator}
     penalty = gradient_penalty(critic, real, fake, **settings)
