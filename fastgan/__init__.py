@@ -3,6 +3,7 @@
 from fastgan import nn
 from fastgan.backends import BackendUnavailable, use_backend
 from fastgan.convert import convert, explain, revert
+from fastgan.nn.gradient_penalty import critic_step_wgan_gp, gradient_penalty
 
 __version__ = "0.1.0"
-__all__ = ["BackendUnavailable", "__version__", "convert", "explain", "nn", "revert", "use_backend"]
+__all__ = ["BackendUnavailable", "__version__", "convert", "critic_step_wgan_gp", "explain", "gradient_penalty", "nn", "revert", "use_backend"]

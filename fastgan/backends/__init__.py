@@ -20,7 +20,7 @@ from fastgan import config
 
 logger = logging.getLogger("fastgan")
 
-STEMS = ("bias_act", "norm_act", "conv_norm_act")
+STEMS = ("bias_act", "norm_act", "conv_norm_act", "gradient_penalty", "spectral_norm")
 NAMES = ("reference", "native", "triton")
 PREFERENCE = {"cuda": ("triton", "native", "reference"), "cpu": ("native", "reference")}
 

@@ -1,5 +1,5 @@
 """The ops ``torch.ops.fastgan.*``: schema, shape function and autograd formula of each stem. No maths."""
 
-from fastgan.ops import bias_act, conv_norm_act, norm_act
+from fastgan.ops import bias_act, conv_norm_act, gradient_penalty, norm_act, spectral_norm
 
-__all__ = ["bias_act", "conv_norm_act", "norm_act"]
+__all__ = ["bias_act", "conv_norm_act", "gradient_penalty", "norm_act", "spectral_norm"]

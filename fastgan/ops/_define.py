@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from fastgan import backends
 
 # torch forgets the registrations when the library object goes
 _library = torch.library.Library("fastgan", "FRAGMENT")
+_watchers = 0
 
 
 def _plain(x: torch.Tensor) -> bool:
@@ -21,7 +23,23 @@ def _plain(x: torch.Tensor) -> bool:
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch._C._get_tracing_state() is None
+        and not (_watchers and torch._C._len_torch_function_stack() > 0)
     )
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Let modes of torch functions see each call as one of ``torch.ops.fastgan``, whatever the way it takes else."""
+    global _watchers
+    _watchers += 1
+    try:
+        yield
+    finally:
+        _watchers -= 1
+
+
+def _deciding(argument: Any) -> torch.Tensor:
+    return argument[0] if isinstance(argument, (list, tuple)) else argument
 
 
 def define(
@@ -39,13 +57,13 @@ def define(
     step of a layer. Else it is ``torch.ops.fastgan.<name>``.
 
     Args:
-        x_index: which argument decides the backend, by its device and dtype.
+        x_index: which argument, a tensor or a list of them, decides the backend, by its device and dtype.
         setup_context, backward: as in ``torch.library.register_autograd``; without them there is no derivative.
     """
     name = schema.split("(")[0]
 
     def run(*args: Any) -> Any:
-        return getattr(backends.load(backends.choose(stem, args[x_index]), stem), name)(*args)
+        return getattr(backends.load(backends.choose(stem, _deciding(args[x_index])), stem), name)(*args)
 
     tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
     _library.define(schema, tags=tags)
@@ -56,7 +74,7 @@ def define(
     if backward is None or setup_context is None:
 
         def call(*args: Any) -> Any:
-            return run(*args) if not torch.is_grad_enabled() and _plain(args[x_index]) else op(*args)
+            return run(*args) if not torch.is_grad_enabled() and _plain(_deciding(args[x_index])) else op(*args)
 
         return call
 
@@ -71,7 +89,7 @@ def define(
     function = type(f"fastgan_{name}", (torch.autograd.Function,), members)
 
     def call_differentiable(*args: Any) -> Any:
-        if not _plain(args[x_index]):
+        if not _plain(_deciding(args[x_index])):
             return op(*args)
         return function.apply(*args) if torch.is_grad_enabled() else run(*args)  # type: ignore[attr-defined]
 
