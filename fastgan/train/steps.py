@@ -78,15 +78,16 @@ class Players:
         return measured
 
     def _backward_in_one_pass(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        settings = {"weight": self.config.penalty_weight, "kind": self.config.penalty}
+        config, scale = self.config, _scale(self.d_scaler, self.device)
         with self._autocast():
             step = fastgan.critic_step_wgan_gp(
                 self.discriminator,
                 real,
                 fake,
+                weight=config.penalty_weight,
+                kind=config.penalty,
                 generator=self.penalties.generator,
-                scale=_scale(self.d_scaler, self.device),
-                **settings,
+                scale=scale,
             )
         return {"d_loss": step.loss, "penalty": step.penalty, "wasserstein": step.wasserstein}
 

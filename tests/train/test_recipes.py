@@ -247,6 +247,9 @@ def test_relativistic_generator_is_judged_beside_real_images(recipe):
     real, _ = batches()
     fake = players.generate(torch.randn(8, 8, 1, 1))
     with torch.no_grad():
+        # logits far enough apart for the pairs to count
+        for parameter in players.discriminator.parameters():
+            parameter.mul_(8)
         expected = LOSSES["relativistic"].generator(players.discriminator(fake), players.discriminator(real))
     assert players.generator_step(fake, real).item() == pytest.approx(expected.item(), rel=1e-5)
     assert all(parameter.grad is None for parameter in players.discriminator.parameters())
