@@ -47,7 +47,8 @@ class Trainer:
         config: every setting.
         generator: maps latents (N, latent_dim, 1, 1) to images (N, C, image_size, image_size) in [-1, 1]; default: the
             one that ``config.model`` names. Trained in place, in channels_last.
-        discriminator: maps such images to logits (N,); likewise.
+        discriminator: maps such images to logits (N,); likewise. ``config.norm`` and ``config.spectral_norm`` shape the
+            default one and are not looked for in another.
     Raises: BadInput when data, device, dtype, packages or the directory ``config.out`` cannot serve.
     """
 

@@ -264,6 +264,11 @@ def test_losses_are_cross_entropy():
     assert losses.non_saturating_g(fake.bfloat16()).dtype == torch.float32
 
 
+def test_progress_bar_shows_what_was_measured():
+    row = {"step": 7, "d_loss": 1.0, "g_loss": -2.0, "penalty": 0.25, "images_per_second": 812.4}
+    assert trainer._postfix(row) == {"d_loss": "1.000", "g_loss": "-2.000", "penalty": "0.250", "img/s": "812"}
+
+
 def test_streams_of_random_numbers_differ():
     draws = [trainer.seeded_generator(seed, stream).initial_seed() for seed in (0, 1) for stream in (1, 2, 3, 4, 5)]
     assert all(first < second for first, second in pairwise(draws))
