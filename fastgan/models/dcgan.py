@@ -1,8 +1,16 @@
 """The DCGAN of the PyTorch examples at 32, 64 or 128 pixels, from stock ``torch.nn`` modules."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 IMAGE_SIZES = (32, 64, 128)
+NORMS: dict[str, Callable[[int], nn.Module] | None] = {
+    "batch": nn.BatchNorm2d,
+    "none": None,
+    "layer": lambda width: nn.GroupNorm(1, width),
+}
 
 
 def _check_image_size(owner: str, image_size: int) -> None:
@@ -13,11 +21,15 @@ def _check_image_size(owner: str, image_size: int) -> None:
 def weights_init(module: nn.Module) -> None:
     """Initialise one layer as DCGAN does; use as ``model.apply(weights_init)``.
 
-    Convolution weights are drawn from N(0, 0.02), batch norm weights from N(1, 0.02), batch norm biases are zero.
+    Convolution weights are drawn from N(0, 0.02), batch norm weights from N(1, 0.02), biases of both are zero. A weight
+    under spectral norm stays as it is: its scale does not matter, and the norm's vectors belong to it.
     Draws from torch's global random numbers. Source: Radford et al. 2015, section 4.
     """
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-        nn.init.normal_(module.weight, 0.0, 0.02)
+        if not parametrize.is_parametrized(module, "weight"):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
         nn.init.zeros_(module.bias)
@@ -61,7 +73,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Image to logit: strided convolutions, each halving the side, with batch norm and LeakyReLU(0.2).
+    """Image to logit: strided convolutions, each halving the side, with a norm and LeakyReLU(0.2).
 
     At 64 pixels the children have the names and shapes of the PyTorch example; its Sigmoid is left out, so what
     comes out is a logit.
@@ -70,24 +82,47 @@ class Discriminator(nn.Module):
         image_size: side of the image in pixels; 32, 64 or 128.
         channels: colour channels of the image, >= 1.
         features: width of the first hidden layer; each later one is twice as wide.
-    Raises: ValueError when image_size is none of the three.
+        norm: after each convolution but the first and the last; "batch", "none", or "layer" over (C, H, W) of each
+            sample with a weight and a bias per channel. Without "batch", each convolution that no norm follows has a
+            bias.
+        spectral_norm: divide the weight of every convolution by its largest singular value.
+    Raises: ValueError when image_size or norm is none of the three.
     """
 
-    def __init__(self, image_size: int = 64, channels: int = 3, features: int = 64) -> None:
+    def __init__(
+        self,
+        image_size: int = 64,
+        channels: int = 3,
+        features: int = 64,
+        norm: str = "batch",
+        spectral_norm: bool = False,
+    ) -> None:
         super().__init__()
         _check_image_size("Discriminator", image_size)
-        layers: list[nn.Module] = [nn.Conv2d(channels, features, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, inplace=True)]
+        if norm not in NORMS:
+            raise ValueError(f"Discriminator: norm must be {', '.join(NORMS)}, got {norm!r}")
+        make_norm, ends_bias = NORMS[norm], norm != "batch"
+        layers: list[nn.Module] = [nn.Conv2d(channels, features, 4, 2, 1, bias=ends_bias), _leaky()]
         width = features
         while width < features * image_size // 8:
-            layers += [
-                nn.Conv2d(width, width * 2, 4, 2, 1, bias=False),
-                nn.BatchNorm2d(width * 2),
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
+            layers.append(nn.Conv2d(width, width * 2, 4, 2, 1, bias=make_norm is None))
+            layers += [_leaky()] if make_norm is None else [make_norm(width * 2), _leaky()]
             width *= 2
-        layers.append(nn.Conv2d(width, 1, 4, 1, 0, bias=False))
+        layers.append(nn.Conv2d(width, 1, 4, 1, 0, bias=ends_bias))
+        if spectral_norm:
+            layers = [_normalised(layer) if isinstance(layer, nn.Conv2d) else layer for layer in layers]
         self.main = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, channels, image_size, image_size) to logits (N,), positive for real."""
         return self.main(images).flatten()
+
+
+def _normalised(layer: nn.Module) -> nn.Module:
+    from fastgan.nn.utils import spectral_norm
+
+    return spectral_norm(layer)
+
+
+def _leaky() -> nn.Module:
+    return nn.LeakyReLU(0.2, inplace=True)

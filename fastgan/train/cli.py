@@ -22,7 +22,7 @@ from fastgan.train.trainer import FitResult, Trainer
 
 _SETTINGS = ("data", "out", "steps", "seed", "device", "dtype", "batch_size", "image_size", "convert")
 _RESUME_SETTINGS = ("steps", "device")
-_SAMPLES = 4  # stream of random numbers; the trainer has 1 to 3
+_SAMPLES = 4  # stream of random numbers; the trainer has 1 to 3 and 5
 
 
 def guarded(command: Callable[[Namespace], int], args: Namespace) -> int:

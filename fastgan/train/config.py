@@ -10,24 +10,29 @@ from typing import Any
 
 import torch
 
-from fastgan.models.dcgan import IMAGE_SIZES
+from fastgan.models.dcgan import IMAGE_SIZES, NORMS
 from fastgan.train.errors import BadInput, require_extra
 from fastgan.train.losses import LOSSES
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MODELS = ("dcgan",)
+OPTIMIZERS = ("adam", "rmsprop")
+PENALTIES = ("none", "wgan-gp", "wgan-lp", "dragan", "r1", "r2", "r1+r2")
 PRESETS = Path(__file__).with_name("presets")
 
 _CHOICES = {
     "model": MODELS,
     "loss": tuple(LOSSES),
+    "norm": tuple(NORMS),
+    "penalty": PENALTIES,
+    "optimizer": OPTIMIZERS,
     "device": DEVICES,
     "dtype": tuple(DTYPES),
     "image_size": IMAGE_SIZES,
 }
-_COUNTS = ("latent_dim", "features", "batch_size", "steps", "sample_count", "keep_checkpoints")
-_INTERVALS = ("log_every", "sample_every", "checkpoint_every")
+_COUNTS = ("latent_dim", "features", "batch_size", "steps", "d_steps", "sample_count", "keep_checkpoints")
+_INTERVALS = ("penalty_every", "log_every", "sample_every", "checkpoint_every")
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,22 @@ class TrainConfig:
         image_size: side in pixels; 32, 64 or 128.
         latent_dim: length of the latent vector.
         features: width of the layer of each network that is nearest to the image.
-        loss: "non-saturating".
+        norm: of the discriminator; "batch", "none", or "layer" (over each sample).
+        spectral_norm: divide the weights of the discriminator's convolutions by their largest singular value; needs
+            norm "none".
+        loss: "non-saturating", "minimax", "least-squares", "hinge", "wasserstein" or "relativistic"; that of
+            Wasserstein needs a penalty, clip or spectral_norm.
+        penalty: of the discriminator's gradient in the image; "none", "wgan-gp", "wgan-lp", "dragan", "r1", "r2" or
+            "r1+r2"; not with norm "batch".
+        penalty_weight: factor of the penalty, >= 0; half of it for R1 and R2.
+        penalty_every: take the penalty on one in so many discriminator steps, as many times as large.
+        clip: clamp the discriminator's parameters to [-clip, clip] after each of its steps; 0: leave them.
         batch_size: images a step, real and as many generated.
-        steps: generator steps; each comes with one discriminator step.
-        g_lr, d_lr: Adam's learning rates, > 0.
-        beta1, beta2: Adam's momenta, in [0, 1).
+        steps: generator steps.
+        d_steps: discriminator steps for each generator step, each on images of its own.
+        optimizer: "adam" or "rmsprop".
+        g_lr, d_lr: learning rates, > 0.
+        beta1, beta2: Adam's momenta, in [0, 1); RMSprop has none.
         seed: seeds weights, latents and data order, in [0, 2^32).
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         dtype: "float32", or "bfloat16" or "float16" through autocast; float16 needs CUDA.
@@ -62,9 +78,17 @@ class TrainConfig:
     image_size: int = 64
     latent_dim: int = 100
     features: int = 64
+    norm: str = "batch"
+    spectral_norm: bool = False
     loss: str = "non-saturating"
+    penalty: str = "none"
+    penalty_weight: float = 10.0
+    penalty_every: int = 1
+    clip: float = 0.0
     batch_size: int = 64
     steps: int = 2000
+    d_steps: int = 1
+    optimizer: str = "adam"
     g_lr: float = 2e-4
     d_lr: float = 2e-4
     beta1: float = 0.5
@@ -90,9 +114,24 @@ class TrainConfig:
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("g_lr", "d_lr"):
             _require(0 < getattr(self, name) < float("inf"), name, "above 0", getattr(self, name))
+        for name in ("penalty_weight", "clip"):
+            _require(0 <= getattr(self, name) < float("inf"), name, "at least 0 and finite", getattr(self, name))
         for name in ("beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, name, "at least 0 and below 1", getattr(self, name))
         _require(0 <= self.seed < 2**32, "seed", "at least 0 and below 2^32", self.seed)
+        self._check_discriminator()
+
+    def _check_discriminator(self) -> None:
+        penalised = self.penalty != "none"
+        if penalised:
+            _require(self.norm != "batch", "norm", "none or layer with a penalty, which is per sample", self.norm)
+        if self.spectral_norm:
+            _require(self.norm == "none", "norm", "none with spectral_norm, which any norm undoes", self.norm)
+        if self.spectral_norm or penalised:
+            taker = "spectral_norm" if self.spectral_norm else "a penalty"
+            _require(self.clip == 0, "clip", f"0 with {taker}, which takes its place", self.clip)
+        if self.loss == "wasserstein" and not (penalised or self.spectral_norm or self.clip):
+            raise BadInput("loss wasserstein needs a penalty, spectral_norm or clip, without which it has no bound")
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> TrainConfig:

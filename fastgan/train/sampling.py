@@ -14,9 +14,9 @@ from fastgan.train.run_dir import RunDir
 _BATCH = 256
 
 
-def seeded_generator(seed: int, stream: int) -> torch.Generator:
-    """Random numbers on the CPU, the same on every device; each (seed, stream < 16) has its own."""
-    return torch.Generator().manual_seed(seed * 16 + stream)
+def seeded_generator(seed: int, stream: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Random numbers on a device, the CPU's being the same everywhere; each (seed, stream < 16) has its own."""
+    return torch.Generator(device).manual_seed(seed * 16 + stream)
 
 
 def draw_latents(count: int, latent_dim: int, generator: torch.Generator) -> Tensor:

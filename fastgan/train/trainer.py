@@ -6,7 +6,6 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,14 @@ from torch import Tensor, nn
 
 from fastgan.models import dcgan
 from fastgan.train.checkpoint import checkpoint_steps, load_checkpoint, save_checkpoint
-from fastgan.train.config import DTYPES, TrainConfig
+from fastgan.train.config import TrainConfig
 from fastgan.train.data import BatchSampler, load_images, normalise
 from fastgan.train.errors import BadInput, TrainingFailed, require_extra
 from fastgan.train.images import make_grid, save_png
 from fastgan.train.interrupt import stop_on_signal
-from fastgan.train.losses import LOSSES
 from fastgan.train.run_dir import RunDir
 from fastgan.train.sampling import draw_latents, generate, seeded_generator
+from fastgan.train.steps import Players
 
 _PACKAGES = ("PIL", "tqdm", "tomli_w")
 _LATENTS, _ORDER, _FIXED = 1, 2, 3  # streams of random numbers, each with a generator of its own
@@ -48,7 +47,8 @@ class Trainer:
         config: every setting.
         generator: maps latents (N, latent_dim, 1, 1) to images (N, C, image_size, image_size) in [-1, 1]; default: the
             one that ``config.model`` names. Trained in place, in channels_last.
-        discriminator: maps such images to logits (N,); likewise.
+        discriminator: maps such images to logits (N,); likewise. ``config.norm`` and ``config.spectral_norm`` shape the
+            default one and are not looked for in another.
     Raises: BadInput when data, device, dtype, packages or the directory ``config.out`` cannot serve.
     """
 
@@ -104,12 +104,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.generator = self._place(self._default_generator() if generator is None else generator)
         self.discriminator = self._place(self._default_discriminator() if discriminator is None else discriminator)
-        self.g_optimizer = self._adam(self.generator, config.g_lr)
-        self.d_optimizer = self._adam(self.discriminator, config.d_lr)
-        scaled = config.dtype == "float16"
-        self.g_scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
-        self.d_scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
-        self.loss = LOSSES[config.loss]
+        self.players = Players(config, self.generator, self.discriminator, self.device)
         self.step = 0
         self._latents = seeded_generator(config.seed, _LATENTS)
         self._sampler = BatchSampler(len(self.data), config.batch_size, seeded_generator(config.seed, _ORDER))
@@ -121,7 +116,9 @@ class Trainer:
         return model.apply(dcgan.weights_init)
 
     def _default_discriminator(self) -> nn.Module:
-        model = dcgan.Discriminator(self.config.image_size, self.data.channels, self.config.features)
+        config, channels = self.config, self.data.channels
+        settings: dict[str, Any] = {"norm": config.norm, "spectral_norm": config.spectral_norm}
+        model = dcgan.Discriminator(config.image_size, channels, config.features, **settings)
         return model.apply(dcgan.weights_init)
 
     def _place(self, model: nn.Module) -> nn.Module:
@@ -131,10 +128,6 @@ class Trainer:
 
             fastgan.convert(model)
         return model
-
-    def _adam(self, model: nn.Module, lr: float) -> torch.optim.Adam:
-        betas = (self.config.beta1, self.config.beta2)
-        return torch.optim.Adam(model.parameters(), lr=lr, betas=betas, fused=True)
 
     def fit(self, progress: bool = True) -> FitResult:
         """Train until ``config.steps``, or until SIGINT or SIGTERM, which finish the present step and save.
@@ -154,10 +147,10 @@ class Trainer:
                     self._save_checkpoint()
                 clock = _Clock(self.step)
                 while self.step < self.config.steps and not stop.signum:
-                    d_loss, g_loss = self.train_step()
+                    measured = self.train_step()
                     bar.update()
                     if self._due(self.config.log_every):
-                        metrics.append(self._log(d_loss, g_loss, clock))
+                        metrics.append(self._log(measured, clock))
                         bar.set_postfix(_postfix(metrics[-1]))
                     clock.leave_out(self._save_what_is_due)
                 if stop.signum and not self._due(self.config.checkpoint_every):
@@ -167,37 +160,21 @@ class Trainer:
                 self.run.unlock()
         return FitResult(self.step, stop.signum, metrics)
 
-    def train_step(self) -> tuple[Tensor, Tensor]:
-        """One discriminator step and one generator step on the same generated batch; returns both losses, detached."""
-        real = self._real_batch()
-        with self._autocast():
-            fake = self.generator(self._draw_latents())
-        d_loss = self._discriminator_step(real, fake.detach())
-        g_loss = self._generator_step(fake)
+    def train_step(self) -> dict[str, Tensor]:
+        """``d_steps`` discriminator steps, each on images of its own, and a generator step on the last of them.
+
+        Returns: detached scalars: d_loss and g_loss, penalty and wasserstein where there are such.
+        """
+        for _ in range(self.config.d_steps - 1):
+            real = self._real_batch()
+            with torch.no_grad():
+                fake = self.players.generate(self._draw_latents())
+            self.players.discriminator_step(real, fake)
+        real, fake = self._real_batch(), self.players.generate(self._draw_latents())
+        measured = self.players.discriminator_step(real, fake.detach())
+        g_loss = self.players.generator_step(fake, real)
         self.step += 1
-        return d_loss, g_loss
-
-    def _discriminator_step(self, real: Tensor, fake: Tensor) -> Tensor:
-        self.d_optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            loss = self.loss.discriminator(self.discriminator(real), self.discriminator(fake))
-        _update(loss, self.d_optimizer, self.d_scaler)
-        return loss.detach()
-
-    def _generator_step(self, fake: Tensor) -> Tensor:
-        self.g_optimizer.zero_grad(set_to_none=True)
-        wanted = [parameter for parameter in self.discriminator.parameters() if parameter.requires_grad]
-        # the discriminator's weight gradients would be computed and thrown away
-        for parameter in wanted:
-            parameter.requires_grad_(False)
-        try:
-            with self._autocast():
-                loss = self.loss.generator(self.discriminator(fake))
-            _update(loss, self.g_optimizer, self.g_scaler)
-        finally:
-            for parameter in wanted:
-                parameter.requires_grad_(True)
-        return loss.detach()
+        return {"d_loss": measured.pop("d_loss"), "g_loss": g_loss, **measured}
 
     def _real_batch(self) -> Tensor:
         images = self.data.images[self._sampler.next()].to(self.device, non_blocking=True)
@@ -206,24 +183,18 @@ class Trainer:
     def _draw_latents(self) -> Tensor:
         return draw_latents(self.config.batch_size, self.config.latent_dim, self._latents).to(self.device)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        dtype = DTYPES[self.config.dtype]
-        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
-
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on: step, models, optimisers, scalers, random numbers and data order."""
-        state: dict[str, Any] = {name: getattr(self, name).state_dict() for name in self._PARTS}
+        """All that the next step depends on: step, players, random numbers and data order."""
+        state = {**self.players.state_dict(), "_sampler": self._sampler.state_dict()}
         random = {"latents": self._latents.get_state(), "cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
         return {**state, "step": self.step, "channels": self.data.channels, "random": random}
 
-    _PARTS = ("generator", "discriminator", "g_optimizer", "d_optimizer", "g_scaler", "d_scaler", "_sampler")
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where ``state_dict`` was taken."""
-        for name in self._PARTS:
-            getattr(self, name).load_state_dict(state[name])
+        self.players.load_state_dict(state)
+        self._sampler.load_state_dict(state["_sampler"])
         self.step = state["step"]
         self._latents.set_state(state["random"]["latents"])
         torch.set_rng_state(state["random"]["cpu"])
@@ -244,8 +215,8 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
 
-    def _log(self, d_loss: Tensor, g_loss: Tensor, clock: _Clock) -> dict[str, Any]:
-        losses = {"d_loss": d_loss.item(), "g_loss": g_loss.item()}
+    def _log(self, measured: dict[str, Tensor], clock: _Clock) -> dict[str, Any]:
+        losses = {name: value.item() for name, value in measured.items()}
         if not all(map(math.isfinite, losses.values())):
             raise TrainingFailed(
                 f"training diverged: a loss is not finite at step {self.step}, try a smaller g_lr and d_lr"
@@ -290,12 +261,6 @@ class _Clock:
         self._mark += time.perf_counter() - start
 
 
-def _update(loss: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
-    scaler.scale(loss).backward()
-    scaler.step(optimizer)
-    scaler.update()
-
-
 def _progress_bar(step: int, steps: int, progress: bool) -> Any:
     from tqdm import tqdm
 
@@ -304,8 +269,5 @@ def _progress_bar(step: int, steps: int, progress: bool) -> Any:
 
 
 def _postfix(row: dict[str, Any]) -> dict[str, str]:
-    return {
-        "d_loss": f"{row['d_loss']:.3f}",
-        "g_loss": f"{row['g_loss']:.3f}",
-        "img/s": f"{row['images_per_second']:.0f}",
-    }
+    losses = {name: f"{value:.3f}" for name, value in row.items() if name not in ("step", "images_per_second")}
+    return {**losses, "img/s": f"{row['images_per_second']:.0f}"}

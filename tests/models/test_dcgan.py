@@ -67,3 +67,63 @@ def test_weights_init():
     assert norm.weight.mean().item() == pytest.approx(1, abs=0.01)
     assert 0.01 < norm.weight.std().item() < 0.03
     assert not norm.bias.any()
+
+
+def without_norm(channels, widths):
+    """Shapes of weight and bias of a discriminator's convolutions, by place."""
+    into, out = [channels, *widths], [*widths, 1]
+    shapes = [{"weight": (o, i, 4, 4), "bias": (o,)} for i, o in zip(into, out, strict=True)]
+    return {f"main.{2 * index}": shape for index, shape in enumerate(shapes)}
+
+
+def test_discriminator_without_norm_has_biases():
+    model = dcgan.Discriminator(32, 3, 4, norm="none")
+    places = without_norm(3, [4, 8, 16])
+    assert shapes_of(model) == {f"{place}.{key}": keys[key] for place, keys in places.items() for key in keys}
+    assert {type(layer) for layer in model.main} == {nn.Conv2d, nn.LeakyReLU}
+
+
+def test_discriminator_with_layer_norm():
+    layers = dcgan.Discriminator(64, 3, 4, norm="layer").main
+    block = [nn.Conv2d, nn.GroupNorm, nn.LeakyReLU]
+    assert [type(layer) for layer in layers] == [nn.Conv2d, nn.LeakyReLU, *block * 3, nn.Conv2d]
+    norms = [layer for layer in layers if isinstance(layer, nn.GroupNorm)]
+    assert [(norm.num_groups, norm.num_channels) for norm in norms] == [(1, 8), (1, 16), (1, 32)]
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    assert [layer.bias is not None for layer in convolutions] == [True, False, False, False, True]
+
+
+@pytest.mark.parametrize(("norm", "apart"), [("batch", False), ("none", True), ("layer", True)])
+def test_only_batch_norm_mixes_samples(norm, apart):
+    torch.manual_seed(0)
+    model, images = dcgan.Discriminator(32, 1, 4, norm=norm), torch.randn(3, 1, 32, 32)
+    assert torch.allclose(model(images)[:1], model(images[:1]), atol=1e-5) == apart
+
+
+def test_spectral_norm_is_in_every_layer():
+    torch.manual_seed(0)
+    model = dcgan.Discriminator(32, 3, 4, norm="none", spectral_norm=True).apply(dcgan.weights_init)
+    expected = {}
+    for place, keys in without_norm(3, [4, 8, 16]).items():
+        rows, *columns = keys["weight"]
+        expected |= {f"{place}.bias": keys["bias"], f"{place}.parametrizations.weight.original": keys["weight"]}
+        expected |= {f"{place}.parametrizations.weight.0._u": (rows,)}
+        expected |= {f"{place}.parametrizations.weight.0._v": (torch.Size(columns).numel(),)}
+    assert shapes_of(model) == expected
+    for _ in range(50):
+        model(torch.randn(1, 3, 32, 32))
+    for layer in model.eval().main[::2]:
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, rel=1e-3)
+        assert not layer.bias.any()
+
+
+def test_weights_init_leaves_weights_under_spectral_norm():
+    model = dcgan.Discriminator(32, 1, 4, norm="none", spectral_norm=True)
+    before = {name: value.clone() for name, value in model.state_dict().items() if "bias" not in name}
+    model.apply(dcgan.weights_init)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_rejects_other_norms():
+    with pytest.raises(ValueError, match="Discriminator: norm must be batch, none, layer, got 'instance'"):
+        dcgan.Discriminator(norm="instance")

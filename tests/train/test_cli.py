@@ -48,7 +48,7 @@ def check_refused(capsys, root, message, *args):
 
 
 BAD_ARGUMENTS = [
-    (["--preset", "dcgam"], r"unknown preset 'dcgam', the known ones are: dcgan"),
+    (["--preset", "dcgam"], r"unknown preset 'dcgam', the known ones are: dcgan, r3gan-loss, sngan, wgan, wgan-gp$"),
     (["--preset", "../presets/dcgan"], r"unknown preset"),
     (
         ["--data", "mnist"],
@@ -180,6 +180,13 @@ def test_train_says_where_the_pictures_are(here, idx_dir, capsys):
     assert "pictures are in a/b/samples, the last one is a/b/samples/step_000002.png" in out
     row = json.loads((here / "a/b/metrics.jsonl").read_text().splitlines()[-1])
     assert {"step", "d_loss", "g_loss", "images_per_second"} <= row.keys()
+
+
+@pytest.mark.parametrize("preset", ["dcgan", "wgan", "wgan-gp", "sngan", "r3gan-loss"])
+def test_train_takes_every_preset(here, idx_dir, preset):
+    args = ["--data", f"idx:{idx_dir}", "--steps", 1, "--batch-size", 2, "--device", "cpu"]
+    assert run("train", "--preset", preset, *args) == 0
+    assert (here / f"runs/{preset}/samples/step_000001.png").exists()
 
 
 @pytest.mark.parametrize(("n", "size"), [(1, (36, 36)), (10, (4 * 34 + 2, 3 * 34 + 2))])

@@ -16,20 +16,7 @@ from fastgan.train import BadInput, TrainConfig, Trainer, TrainingFailed, checkp
 from fastgan.train.images import make_grid, save_png, to_uint8
 from fastgan.train.sampling import generate, load_generator
 
-
-def losses_of(result):
-    return [(row["step"], row["d_loss"], row["g_loss"]) for row in result.metrics]
-
-
-def same(state, other):
-    """Whether two nested states are equal to the last bit."""
-    if isinstance(state, torch.Tensor):
-        return state.dtype == other.dtype and torch.equal(state, other)
-    if isinstance(state, dict):
-        return state.keys() == other.keys() and all(same(state[key], other[key]) for key in state)
-    if isinstance(state, (list, tuple)):
-        return len(state) == len(other) and all(map(same, state, other))
-    return state == other
+from .runs import losses_of, same
 
 
 def test_run_leaves_everything_behind(tiny, tmp_path):
@@ -136,7 +123,7 @@ def test_signal_finishes_the_step_and_saves(tiny, tmp_path, signum):
 def test_discriminator_gets_no_gradient_from_the_generator_step(tiny):
     subject = Trainer(tiny())
     seen = []
-    subject.loss = losses.Loss(
+    subject.players.loss = losses.Loss(
         losses.non_saturating_d,
         lambda logits: (
             seen.append([parameter.requires_grad for parameter in subject.discriminator.parameters()])
@@ -144,7 +131,7 @@ def test_discriminator_gets_no_gradient_from_the_generator_step(tiny):
         ),
     )
     fake = subject.generator(torch.randn(8, 8, 1, 1))
-    subject._generator_step(fake)
+    subject.players.generator_step(fake, torch.zeros(8, 1, 32, 32))
     assert not any(seen[0])
     assert all(parameter.grad is None for parameter in subject.discriminator.parameters())
     assert all(parameter.requires_grad for parameter in subject.discriminator.parameters())
@@ -180,7 +167,7 @@ def test_resume_of_own_models(tiny, tmp_path):
 
 def test_diverged_training_says_so(tiny):
     subject = Trainer(tiny())
-    subject.loss = losses.Loss(losses.non_saturating_d, lambda logits: logits.mean() * float("nan"))
+    subject.players.loss = losses.Loss(losses.non_saturating_d, lambda logits: logits.mean() * float("nan"))
     with pytest.raises(TrainingFailed, match="diverged: a loss is not finite at step 1"):
         subject.fit(progress=False)
 
@@ -277,6 +264,11 @@ def test_losses_are_cross_entropy():
     assert losses.non_saturating_g(fake.bfloat16()).dtype == torch.float32
 
 
+def test_progress_bar_shows_what_was_measured():
+    row = {"step": 7, "d_loss": 1.0, "g_loss": -2.0, "penalty": 0.25, "images_per_second": 812.4}
+    assert trainer._postfix(row) == {"d_loss": "1.000", "g_loss": "-2.000", "penalty": "0.250", "img/s": "812"}
+
+
 def test_streams_of_random_numbers_differ():
-    draws = [trainer.seeded_generator(seed, stream).initial_seed() for seed in (0, 1) for stream in (1, 2, 3, 4)]
+    draws = [trainer.seeded_generator(seed, stream).initial_seed() for seed in (0, 1) for stream in (1, 2, 3, 4, 5)]
     assert all(first < second for first, second in pairwise(draws))
