@@ -9,6 +9,7 @@ from torch import nn
 
 from fastgan import backends
 from fastgan.nn._layers import ACT, CONV, NORM, Activation, activation_of, changes_input, kind_of, parts, scan
+from fastgan.nn._plain import why_not_here
 from fastgan.nn._reasons import (
     shows_output,
     vectors_of,
@@ -17,7 +18,6 @@ from fastgan.nn._reasons import (
     why_not_backend,
     why_not_conv,
     why_not_conv_norm_act,
-    why_not_here,
     why_not_norm,
     why_not_norm_act,
 )
