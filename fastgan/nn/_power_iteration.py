@@ -42,7 +42,10 @@ class Weight(NamedTuple):
         for t in self[:3]:
             if type(t) is not Tensor and type(t) is not Parameter:
                 return False
-            if t.dtype != self.weight.dtype or t.device != self.weight.device or t.is_inference():
+            if t.dtype != self.weight.dtype or t.device != self.weight.device:
+                return False
+            # dynamo does not know the question
+            if not torch.compiler.is_compiling() and t.is_inference():
                 return False
         w = self.weight
         if w.dim() < 2 or not (w.is_cpu or w.is_cuda) or w.layout is not torch.strided or w.dtype not in DTYPES:
@@ -126,7 +129,7 @@ class Batch:
 
 class _Pending(NamedTuple):
     batch: Batch
-    index: int
+    place: int
     versions: tuple[int, int, int]
 
 
@@ -159,7 +162,7 @@ def take_ahead(w: Weight) -> tuple[Batch, int] | None:
     entry = _ahead.pending.pop(id(w.u), None)
     if entry is None:
         return None
-    old = entry.batch.weights[entry.index]
+    old = entry.batch.weights[entry.place]
     same = all(a is b for a, b in zip(old[:3], w[:3], strict=True)) and old[3:] == w[3:]
     return entry[:2] if same and entry.versions == w.versions() else None
 

@@ -157,9 +157,11 @@ def _looks(children: list[nn.Module]) -> Iterator[tuple[Weight, Estimate | None]
 
 
 def prefetch(children: list[nn.Module]) -> list[int]:
-    """Iterate all that the children's next reads will want, in one call for each kind; ``forget`` takes what is returned.
+    """Iterate all that the children's next reads will want, in one call for each kind.
 
     Each estimate waits for the next read of its weight, in this thread, and is as good as one made then.
+
+    Returns: keys for ``forget``.
     """
     keys: list[int] = []
     if torch.compiler.is_compiling():

@@ -20,7 +20,7 @@ def _legacy_keys(name: str, index: str) -> dict[str, str]:
 
 
 def _rename(state_dict: dict[str, Any], prefix: str, names: dict[str, str]) -> None:
-    if all(prefix + old in state_dict for old in names) and not any(prefix + new in state_dict for new in names.values()):
+    if all(prefix + old in state_dict and prefix + new not in state_dict for old, new in names.items()):
         for old, new in names.items():
             state_dict[prefix + new] = state_dict.pop(prefix + old)
 
@@ -90,7 +90,7 @@ def give_back(module: nn.Module) -> None:
         for norm in each._modules.values():
             if type(norm) is SpectralNorm and CONVERTED in norm.__dict__:
                 norm.__dict__ = {k: v for k, v in norm.__getstate__().items() if k not in (CONVERTED, "per")}
-                norm.__class__ = _SpectralNorm
+                norm.__class__ = _SpectralNorm  # type: ignore[assignment]
                 forget_legacy_keys(module, name)
     _swap(module._forward_pre_hooks, LegacySpectralNorm, _Hook)
     _swap(module._load_state_dict_pre_hooks, _ReadNewKeys, _LoadHook)

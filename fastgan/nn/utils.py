@@ -32,7 +32,7 @@ def spectral_norm(
 
     Equal to ``torch.nn.utils.parametrizations.spectral_norm``: the same buffers for the same seed, the same 15
     iterations first, ``n_power_iterations`` at each read in training and none in evaluation. The state_dict has its
-    keys; ``load_state_dict`` also takes those of ``torch.nn.utils.spectral_norm`` (``weight_orig, weight_u, weight_v``).
+    keys; ``load_state_dict`` also takes ``weight_orig, weight_u, weight_v`` of ``torch.nn.utils.spectral_norm``.
     Iteration and gradient are one op each; a converted or ``fastgan.nn.Sequential`` iterates all its layers in one.
     Under autocast sigma is computed in the weight's dtype, where torch rounds it. Differentiable twice, u and v count
     as constants.
