@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm as _Hook
 
 from fastgan import ops
+from fastgan.nn._kept import Kept
 from fastgan.nn._plain import why_not_module
 from fastgan.nn._power_iteration import (
     Batch,
@@ -51,15 +51,14 @@ class SpectralNorm(_SpectralNorm):
         kept = self.__dict__.get(_KEPT)
         if kept is None or not w.iterations or torch.compiler.is_compiling():
             return None
-        weight, versions, found = kept
-        return found if weight() is w.weight and versions == w.versions() else None
+        return kept.found if kept.holds(w) else None
 
     def keep(self, w: Weight, found: Estimate) -> None:
         """Write an estimate into the buffers and let the reads that follow share it, if they may."""
         write(w, found)
         # autograd cannot save what inference mode made
         if self.per == "step" and w.iterations and not torch.compiler.is_compiling() and not found.u.is_inference():
-            self.__dict__[_KEPT] = weakref.ref(w.weight), w.versions(), found
+            self.__dict__[_KEPT] = Kept(w, found)
 
     def read(self, w: Weight) -> tuple[Batch, int]:
         """Return the batch that holds the estimate for this read, and the weight's place in it."""

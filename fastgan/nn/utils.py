@@ -43,11 +43,11 @@ def spectral_norm(
         n_power_iterations: at each read, > 0.
         eps: the least norm to divide by while iterating, > 0.
         dim: the dimension of outputs; None for 1 in transposed convolutions, else 0.
-        per: ``read``, as in torch, or ``step``: iterate at the first read in training after the weight (by its identity
-            or version, which ``weight.data`` does not change) or a buffer has changed, and let the reads that follow
-            share sigma, as D(real), D(fake) and the penalty of a step do. Replicas of DataParallel and code under
-            ``torch.compile`` iterate at each read. ``SpectralNormGroup.step`` iterates now, which a captured CUDA graph
-            needs once for each step in it.
+        per: ``read``, as in torch, or ``step``: iterate at the first read in training after an optimiser's step, or
+            after weight or buffers have changed otherwise (by identity or version, which ``weight.data`` does not
+            change), and let the reads that follow share sigma, as D(real), D(fake) and the penalty of a step do.
+            Replicas of DataParallel and code under ``torch.compile`` iterate at each read. ``SpectralNormGroup.step``
+            iterates now, which a captured CUDA graph needs once for each step in it.
     Returns: the same module.
     Raises: ValueError naming the argument, IndexError for a dim that the weight does not have.
     Source: Miyato et al. 2018, algorithm 1.
