@@ -29,7 +29,7 @@ class Kept:
 
 
 def _watch() -> None:
-    """Have each optimiser's step looked at from now on: with ``fused=True`` it leaves a parameter's version as it is."""
+    """Look at each optimiser's step from now on: with ``fused=True`` it leaves a parameter's version as it is."""
     global _watching
     if not _watching:
         _watching = True

@@ -5,13 +5,12 @@ import copy
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
-from torch.nn.utils import spectral_norm as older
 
 import fastgan
 from fastgan.nn import utils
 from fastgan.testing import CountOps, random_values
 
-newer = parametrizations.spectral_norm
+newer, older = parametrizations.spectral_norm, nn.utils.spectral_norm
 ours = utils.spectral_norm
 # a layer, and the shape of its input; none for indices
 LAYERS = {
