@@ -24,11 +24,10 @@ _bwd = (
 def _gradients(dys: list[Tensor], weights: list, us: list, vs: list, sigmas: Tensor, dims: list[int]) -> list[Tensor]:
     if not torch.is_grad_enabled():
         return spectral_norm_bwd(dys, weights, us, vs, sigmas, dims)
-    # a second order through sigma, which depends on the weight, is rare: it goes through the specification
-    wide = sigmas.dtype
-    matrices = [reference.matrix(weight, dim).to(wide) for weight, dim in zip(weights, dims, strict=True)]
-    found = [u.to(wide) @ (m @ v.to(wide)) for m, u, v in zip(matrices, us, vs, strict=True)]
-    return reference.spectral_norm_bwd(dys, weights, us, vs, torch.stack(found), dims)
+    # a second order through sigma is rare: it goes through the specification
+    each = zip(sigmas.unbind(), weights, us, vs, dims, strict=True)
+    following = torch.stack([reference.follow(*layer) for layer in each])
+    return reference.spectral_norm_bwd(dys, weights, us, vs, following, dims)
 
 
 def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
