@@ -9,9 +9,11 @@ from typing import Any
 from torch import nn
 
 from fastgan.nn._explain import explain
+from fastgan.nn._layers import CONVERTED
 from fastgan.nn._source import Unproven
+from fastgan.nn._take_over import give_back, take_over
 from fastgan.nn._trace import trace, why_not_convert
-from fastgan.nn.sequential import CONVERTED, Sequential, run_children
+from fastgan.nn.sequential import Sequential, run_children
 
 __all__ = ["convert", "explain", "revert"]
 
@@ -22,6 +24,8 @@ def convert(model: nn.Module) -> nn.Module:
     Each ``torch.nn.Sequential`` in it becomes a ``fastgan.nn.Sequential``. A module that calls batch norm, convolution
     and activation by hand in ``forward`` gets a forward with the fused ops in it, where the source proves that this
     does the same; else it is left, and only what is inside it is converted. ``fastgan.explain`` says which, and why.
+    Spectral norms of ``torch.nn.utils`` and of ``torch.nn.utils.parametrizations`` iterate by fastgan's op, those of a
+    Sequential all in one call; each loads the keys of the other, too, and keeps writing its own.
     Converting twice changes nothing. Optimisers, state_dict and checkpoints do not notice.
 
     Args:
@@ -31,6 +35,7 @@ def convert(model: nn.Module) -> nn.Module:
     """
     _check("convert", model)
     for module in list(model.modules()):
+        take_over(module)
         _convert_one(module)
     return model
 
@@ -50,6 +55,7 @@ def revert(model: nn.Module) -> nn.Module:
             module.__class__ = nn.Sequential  # type: ignore[assignment]
         elif "_fastgan_source" in type(module).__dict__:
             module.__class__ = type(module).__base__  # type: ignore[assignment]
+        give_back(module)
     return model
 
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from fastgan.backends.reference.activation import ACTIVATIONS
 from fastgan.nn._conv import Convolution
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+from fastgan.nn._plain import DTYPES
 
 
 def check_input(op: str, x: Tensor) -> None:

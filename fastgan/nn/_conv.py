@@ -14,6 +14,7 @@ from fastgan import ops
 from fastgan.backends.geometry import Attributes, output_channels, output_size
 from fastgan.backends.layout import is_channels_last
 from fastgan.backends.reference.activation import SAVES_INPUT
+from fastgan.nn._spectral_norm import read_weight
 
 _PLAIN = (Tensor, Parameter)
 Vectors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -69,7 +70,7 @@ class Convolution(NamedTuple):
     @classmethod
     def of(cls, conv: _ConvNd) -> Convolution:
         sizes = (conv.stride, conv.padding, conv.dilation, conv.output_padding, conv.transposed, conv.groups)
-        return cls(conv.weight, conv.bias, *sizes)  # type: ignore[arg-type]
+        return cls(read_weight(conv), conv.bias, *sizes)  # type: ignore[arg-type]
 
     def stock(self, x: Tensor) -> Tensor:
         """Return torch's result, or raise torch's error."""

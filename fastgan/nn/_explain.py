@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from fastgan import backends
+from fastgan.nn._explain_spectral_norm import spectral_norms
 from fastgan.nn._layers import ACT, CONV, NORM, Activation, activation_of, changes_input, kind_of, parts, scan
+from fastgan.nn._plain import why_not_here
 from fastgan.nn._reasons import (
     shows_output,
     vectors_of,
@@ -17,7 +19,6 @@ from fastgan.nn._reasons import (
     why_not_backend,
     why_not_conv,
     why_not_conv_norm_act,
-    why_not_here,
     why_not_norm,
     why_not_norm_act,
 )
@@ -51,17 +52,22 @@ def explain(model: nn.Module) -> str:
     rows: list[Row] = [_HEADER]
     grouped: set[str] = set()
     for path, module in model.named_modules():
+        norms, hidden = spectral_norms(path, module)
+        grouped.update(hidden)
         if path in grouped:
+            rows.extend(norms)
             continue
         groups, how = _inside(module)
         if how is None:
             rows.append((path, _name(module), *_leaf(module)))
+            rows.extend(norms)
             continue
         rows.append((path or "(model)", _name(module), "", "", how))
         for group in groups:
             paths = [f"{path}.{name}" if path else name for name in group.names]
             grouped.update(paths)
             rows.append((" + ".join(paths), _what(group), *_verdict(group)))
+        rows.extend(norms)
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     return "\n".join(_line(row, widths) for row in rows)
 
@@ -104,7 +110,7 @@ def _inside(module: nn.Module) -> tuple[list[_Layers], str | None]:
         return [_Layers(names, module.conv, module.norm, act, False, True)], "runs its children as one group"
     if cls is nn.Sequential:
         return [], "not converted"
-    if not any(True for _ in module.children()):
+    if not any(name != "parametrizations" for name, _ in module.named_children()):
         return [], None
     if cls.forward is nn.Module.forward:
         return [], "its children are called by the module that holds it"
@@ -161,6 +167,12 @@ def _verdict(group: _Layers) -> tuple[str, str, str]:
     return _backend("norm_act", next((v for v in vectors if v is not None), None), reason)
 
 
+def _stored(conv: nn.Module) -> torch.Tensor:
+    """Return a tensor of the weight's type; reading the weight could iterate a spectral norm."""
+    parameter = next(conv.parameters(), None)
+    return conv.weight if parameter is None else parameter  # type: ignore[return-value]
+
+
 def _follows_fused(group: _Layers) -> bool:
     """Return whether what follows a convolution that is called itself runs by a fused op."""
     conv, norm, act = group.conv, group.norm, group.act
@@ -168,7 +180,8 @@ def _follows_fused(group: _Layers) -> bool:
     if why_not_here() or act is None:
         return False
     stem = "bias_act" if norm is None else "norm_act"
-    if why_not_backend(stem, conv.weight.device, conv.weight.dtype):
+    weight = _stored(conv)
+    if why_not_backend(stem, weight.device, weight.dtype):
         return False
     if norm is not None:
         return not (why_not_norm_act(norm, act, group.act_first, private) or why_not_norm(norm, vectors_of(norm)))
@@ -178,7 +191,7 @@ def _follows_fused(group: _Layers) -> bool:
 
 def _verdict_of_convolution(group: _Layers) -> tuple[str, str, str]:
     conv, norm, act = group.conv, group.norm, group.act
-    fused, backend, reason = _backend("conv_norm_act", conv.weight, why_not_here() or why_not_conv(conv))
+    fused, backend, reason = _backend("conv_norm_act", _stored(conv), why_not_here() or why_not_conv(conv))
     if norm is not None:
         after = why_not_conv_norm_act(norm, act) or why_not_norm(norm, vectors_of(norm))
         what = "the norm and what follows run after it"

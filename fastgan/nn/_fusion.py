@@ -25,6 +25,7 @@ from fastgan.nn._layers import (
     kind_of,
     stock_activation,
 )
+from fastgan.nn._plain import why_not_here
 from fastgan.nn._reasons import (
     shows_output,
     vectors_of,
@@ -32,7 +33,6 @@ from fastgan.nn._reasons import (
     why_not_backend,
     why_not_conv,
     why_not_conv_norm_act,
-    why_not_here,
     why_not_input,
     why_not_norm,
     why_not_norm_act,

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 OTHER, NORM, ACT, CONV = range(4)
+# set on the objects that convert changed, and taken away by revert
+CONVERTED = "_fastgan_converted"
 
 ACTIVATION_NAMES: dict[type, str] = {
     nn.Identity: "identity",

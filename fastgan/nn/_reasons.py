@@ -12,16 +12,15 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
-from torch.nn.modules import module as _module
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import Parameter
 
 from fastgan import backends
-from fastgan.nn._checks import DTYPES
 from fastgan.nn._conv import Vectors
 from fastgan.nn._layers import CONV, NORM_DIMS, Activation, activation_of, changes_input, kind_of
+from fastgan.nn._plain import DTYPES, why_not_module
+from fastgan.nn._spectral_norm import LegacySpectralNorm
 
 # shape, device and dtype of a tensor that is not there yet
 Meta = tuple[Sequence[int], torch.device, torch.dtype]
@@ -33,45 +32,12 @@ def shows_output(module: nn.Module) -> bool:
     return bool(hooks) or "forward" in module.__dict__ or kind_of(module) != CONV
 
 
-def why_not_module(module: nn.Module) -> str:
-    """Return why a module has to be called itself, empty if a fused op may do its work."""
-    reason = ""
-    if module._forward_hooks or module._forward_pre_hooks:
-        reason = "has forward hooks"
-    elif module._backward_hooks or module._backward_pre_hooks:
-        reason = "has backward hooks"
-    elif "forward" in module.__dict__:
-        reason = "has its forward replaced"
-    elif module._compiled_call_impl is not None:
-        reason = "is compiled on its own"
-    return f"{type(module).__name__} {reason}" if reason else ""
-
-
 def why_not_act(act: Activation) -> str:
     """Return why an activation cannot be fused, empty if it can."""
     _, slope = activation_of(act)
     if not isinstance(slope, (float, int)) or not slope >= 0:
         return f"the negative slope {slope!r} is not a number >= 0"
     return "" if isinstance(act, tuple) else why_not_module(act)
-
-
-def why_not_here() -> str:
-    """Return what, outside the group, would see that the layers are not called one by one; empty if nothing."""
-    if (
-        _module._global_forward_hooks
-        or _module._global_forward_pre_hooks
-        or _module._global_backward_hooks
-        or _module._global_backward_pre_hooks
-    ):
-        return "global module hooks are registered"
-    if torch.compiler.is_compiling():
-        # dynamo of torch 2.11 answers is_exporting() with True
-        return "the model is being exported" if torch.compiler._is_exporting_flag else ""
-    if torch._C._get_tracing_state() is not None:
-        return "the model is being traced"
-    if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
-        return "torch.func transforms and forward-mode derivatives go through stock layers only"
-    return ""
 
 
 def why_not_input(x: Tensor) -> str:
@@ -168,7 +134,7 @@ def why_not_conv(conv: _ConvNd, x: Tensor | None = None) -> str:
     """Return why a convolution must be called itself, empty if ``conv_norm_act`` may do its work on x."""
     if not isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)):
         return "there are fused convolutions in two dimensions only"
-    reason = why_not_module(conv)
+    reason = why_not_module(conv, called=(LegacySpectralNorm,))
     if not reason and conv.padding_mode != "zeros":
         reason = f"padding_mode is {conv.padding_mode!r}"
     if not reason and isinstance(conv.padding, str):

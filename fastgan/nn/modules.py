@@ -11,7 +11,8 @@ from fastgan.nn import functional as FF
 from fastgan.nn._checks import check_activation
 from fastgan.nn._fusion import fused_norm_act, traced_conv
 from fastgan.nn._layers import KINDS, NORM, stock_activation
-from fastgan.nn._reasons import why_not_backend, why_not_here, why_not_input
+from fastgan.nn._plain import why_not_here
+from fastgan.nn._reasons import why_not_backend, why_not_input
 
 
 def _activation_repr(activation: str, negative_slope: float) -> str:

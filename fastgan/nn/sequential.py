@@ -8,22 +8,32 @@ from torch import Tensor, nn
 
 from fastgan.nn._conv import Value, finish
 from fastgan.nn._fusion import conv_group, norm_act
-from fastgan.nn._layers import ACT, CONV, NORM, kind_of, parts, scan
-from fastgan.nn._reasons import shows_output, why_not_here
-
-# set on the objects that convert changed, and taken away by revert
-CONVERTED = "_fastgan_converted"
+from fastgan.nn._layers import ACT, CONV, CONVERTED, NORM, kind_of, parts, scan
+from fastgan.nn._plain import why_not_here
+from fastgan.nn._power_iteration import forget
+from fastgan.nn._reasons import shows_output
+from fastgan.nn._spectral_norm import prefetch
 
 
 def run_children(self: nn.Sequential, input: Tensor) -> Tensor:
     """``Sequential.forward``, which ``convert`` also gives to the user's own subclasses of nn.Sequential."""
-    # scanned at every call: it takes a few microseconds, and a cache would have to notice every change of a child
     children: list[Any] = list(self._modules.values())
     if why_not_here():
         for child in children:
             input = child(input)
         return input
+    prefetched = prefetch(children)
+    if not prefetched:
+        return _run_groups(children, input)
+    try:
+        return _run_groups(children, input)
+    finally:
+        forget(prefetched)
+
+
+def _run_groups(children: list[Any], input: Tensor) -> Tensor:
     value: Value = input
+    # scanned at every call: it takes a few microseconds, and a cache would have to notice every change of a child
     steps = scan(children)
     for i, step in enumerate(steps):
         layers = children[step.first : step.first + step.length]

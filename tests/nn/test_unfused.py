@@ -83,7 +83,7 @@ def test_global_hooks_see_each_child(backend, register):
 @pytest.mark.parametrize(
     ("apply", "by_hook"),
     [
-        (nn.utils.spectral_norm, True),
+        (nn.utils.spectral_norm, False),
         (parametrizations.spectral_norm, False),
         (parametrizations.weight_norm, False),
         (nn.utils.weight_norm, True),
