@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cpu/gemm.h"
+#include "cpu/matrix.h"
 #include "cpu/span.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -24,6 +25,7 @@ namespace avx2 {
 
 #include "cpu/gemm_loops.h"
 #include "cpu/loops.h"
+#include "cpu/matrix_loops.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop
