@@ -68,7 +68,7 @@ double gather(const Layer<T>& layer, const T* rows, int64_t row, int64_t count) 
   const Matrix<T>& w = layer.w;
   const int64_t most = kTerms * w.lanes;
   T* acc = matrix_scratch<T, 1>(kMatrixRows * w.lanes);
-  double* totals = matrix_scratch<double, 1>(kMatrixRows * w.inner);
+  double* totals = matrix_scratch<double, 5>(kMatrixRows * w.inner);
   std::fill_n(totals, count * w.inner, 0.0);
   for (int64_t at = 0; at < w.row_size; at += most) {
     std::fill_n(acc, count * w.lanes, T(0));

@@ -20,7 +20,7 @@ using Tensors = at::TensorList;
 // Elements and rows of a task, lanes and terms of a sum in T.
 constexpr int64_t kMatrixTask = 1 << 17, kMostRows = 256, kMatrixLanes = 64, kTerms = 128;
 
-// Memory of this thread; it stays allocated, since fresh pages cost more than the arithmetic.
+// Memory of this thread, one piece a slot; it stays allocated, since fresh pages cost more than the arithmetic.
 template <typename T, int Slot>
 T* matrix_scratch(int64_t size) {
   static thread_local std::vector<T> memory;

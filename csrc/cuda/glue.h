@@ -5,6 +5,7 @@
 #include <array>
 #include <optional>
 #include <tuple>
+#include <vector>
 
 namespace fastgan {
 
@@ -34,5 +35,16 @@ void conv_norm_act_scatter_cuda(const at::Tensor& small, const ConvMask& mask, c
 void conv_norm_act_wgrad_cuda(const at::Tensor& big, const ConvMask& big_mask, const at::Tensor& small,
                               const ConvMask& small_mask, const ConvNorm& norm, at::Tensor dw,
                               const ConvGeometry& geometry);
+
+// All layers, of one dtype, on one device; u and v are dense.
+void spectral_norm_power_iteration_cuda(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& us,
+                                        const std::vector<at::Tensor>& vs, const std::vector<int64_t>& dims,
+                                        int64_t iterations, double eps, bool v_first,
+                                        const std::vector<at::Tensor>& new_us, const std::vector<at::Tensor>& new_vs,
+                                        at::Tensor sigmas);
+void spectral_norm_bwd_cuda(const std::vector<at::Tensor>& dys, const std::vector<at::Tensor>& weights,
+                            const std::vector<at::Tensor>& us, const std::vector<at::Tensor>& vs,
+                            const at::Tensor& sigmas, const std::vector<int64_t>& dims,
+                            const std::vector<at::Tensor>& gradients);
 
 }  // namespace fastgan

@@ -13,26 +13,26 @@ namespace fastgan {
 constexpr int kSpectralLayers = 32;
 
 struct SpectralNormLayer {
-  const void* weight;    // [rows, columns, inner]
-  const void *u, *v;     // of vector_type; x is u if x_is_u, else v
-  void *new_u, *new_v;   // like u and v; null in the backward
-  const void* dy;        // like weight; null in the iteration
-  void* out;             // like weight; null in the iteration
-  int64_t workspace;     // where this layer's part begins, in doubles; the launcher fills it in
+  const void* weight;   // [rows, columns, inner]
+  const void *u, *v;    // of vector_type; x is u if x_is_u, else v
+  void *new_u, *new_v;  // like u and v; null in the backward
+  const void* dy;       // like weight; null in the iteration
+  void* out;            // like weight; null in the iteration
+  int64_t workspace;    // where this layer's part begins, in doubles; the launcher fills it in
   int rows, columns, inner;
-  int pixels;            // v is [columns / pixels, pixels], c its transpose; 1 unless channels are last in memory
+  int pixels;  // v is [columns / pixels, pixels], c its transpose; 1 unless channels are last in memory
   Type vector_type;
   bool x_is_u;
 };
 
 struct SpectralNormParams {
   SpectralNormLayer layers[kSpectralLayers];
-  void* sigmas;        // [count], accumulation type; read in the backward
-  double* workspace;   // [spectral_norm_workspace(p)]
+  void* sigmas;       // [count], accumulation type; read in the backward
+  double* workspace;  // [spectral_norm_workspace(p)]
   double eps;
-  int count;           // layers
+  int count;  // layers
   int iterations;
-  Type type;           // of the weights
+  Type type;  // of the weights
   bool v_first;
 };
 

@@ -28,6 +28,10 @@ def _one_type(weights: list[Tensor]) -> torch.dtype:
     return dtypes.pop()
 
 
+def _run(name: str, weights: list[Tensor], *lists: object) -> None:
+    getattr(_C, f"spectral_norm_{name}_{weights[0].device.type}")(*lists)
+
+
 def spectral_norm_power_iteration(
     weights: list[Tensor], us: list[Tensor], vs: list[Tensor], dims: list[int], n_power_iterations: int, eps: float,
     v_first: bool,
@@ -37,8 +41,8 @@ def spectral_norm_power_iteration(
     read = [_readable(weight, dim, weight) for weight, dim in zip(weights, dims, strict=True)]
     new_us = [torch.empty(u.shape, dtype=u.dtype, device=u.device) for u in us]
     new_vs = [torch.empty(v.shape, dtype=v.dtype, device=v.device) for v in vs]
-    run = getattr(_C, f"spectral_norm_power_iteration_{weights[0].device.type}")
-    run(read, us, vs, dims, n_power_iterations, eps, v_first, new_us, new_vs, sigmas)
+    us, vs = ([vector.contiguous() for vector in vectors] for vectors in (us, vs))
+    _run("power_iteration", weights, read, us, vs, dims, n_power_iterations, eps, v_first, new_us, new_vs, sigmas)
     return new_us, new_vs, sigmas
 
 
@@ -52,6 +56,6 @@ def spectral_norm_bwd(
         _readable(dy.to(weight.dtype), dim, weight) for dy, weight, dim in zip(dys, weights, dims, strict=True)
     ]
     gradients = [empty(weight) for weight in read]
-    run = getattr(_C, f"spectral_norm_bwd_{weights[0].device.type}")
-    run(read_dys, read, us, vs, sigmas.to(wide).contiguous(), dims, gradients)
+    us, vs = ([vector.contiguous() for vector in vectors] for vectors in (us, vs))
+    _run("bwd", weights, read_dys, read, us, vs, sigmas.to(wide).contiguous(), dims, gradients)
     return [dense(gradient, like=weight) for gradient, weight in zip(gradients, weights, strict=True)]
