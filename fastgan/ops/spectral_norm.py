@@ -22,9 +22,12 @@ _bwd = (
 
 
 def _gradients(dys: list[Tensor], weights: list, us: list, vs: list, sigmas: Tensor, dims: list[int]) -> list[Tensor]:
+    if not torch.is_grad_enabled():
+        return spectral_norm_bwd(dys, weights, us, vs, sigmas, dims)
     # a second order through sigma is rare: it goes through the specification
-    bwd = reference.spectral_norm_bwd if torch.is_grad_enabled() else spectral_norm_bwd
-    return bwd(dys, weights, us, vs, sigmas, dims)
+    each = zip(sigmas.unbind(), weights, us, vs, dims, strict=True)
+    following = torch.stack([reference.follow(*layer) for layer in each])
+    return reference.spectral_norm_bwd(dys, weights, us, vs, following, dims)
 
 
 def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -32,6 +32,13 @@ def _outer(u: Tensor, v: Tensor, like: Tensor, dim: int) -> Tensor:
     return torch.outer(u, v).reshape(-1, *rest).movedim(0, dim)
 
 
+def follow(sigma: Tensor, weight: Tensor, u: Tensor, v: Tensor, dim: int) -> Tensor:
+    """Return sigma with a derivative: that of u . M v, which it is the value of."""
+    wide = accumulate_dtype(weight.dtype)
+    again = u.to(wide) @ (matrix(weight, dim).to(wide) @ v.to(wide))
+    return sigma + (again - again.detach())
+
+
 def spectral_norm_power_iteration(
     weights: list[Tensor], us: list[Tensor], vs: list[Tensor], dims: list[int], n_power_iterations: int, eps: float,
     v_first: bool,
