@@ -28,6 +28,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("conv_norm_act_dw_cpu", &conv_norm_act_dw_cpu, NoGil());
   m.def("gradient_penalty_interpolate_cpu", &gradient_penalty_interpolate_cpu, NoGil());
   m.def("gradient_penalty_cpu", &gradient_penalty_cpu, NoGil());
+  m.def("spectral_norm_power_iteration_cpu", &spectral_norm_power_iteration_cpu, NoGil());
+  m.def("spectral_norm_bwd_cpu", &spectral_norm_bwd_cpu, NoGil());
 #ifdef FASTGAN_CUDA
   m.def("bias_act_fwd_cuda", &bias_act_fwd_cuda, NoGil());
   m.def("bias_act_bwd_cuda", &bias_act_bwd_cuda, NoGil());
@@ -37,5 +39,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("conv_norm_act_wgrad_cuda", &conv_norm_act_wgrad_cuda, NoGil());
   m.def("gradient_penalty_interpolate_cuda", &gradient_penalty_interpolate_cuda, NoGil());
   m.def("gradient_penalty_cuda", &gradient_penalty_cuda, NoGil());
+  m.def("spectral_norm_power_iteration_cuda", &spectral_norm_power_iteration_cuda, NoGil());
+  m.def("spectral_norm_bwd_cuda", &spectral_norm_bwd_cuda, NoGil());
 #endif
 }

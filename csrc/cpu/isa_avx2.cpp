@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cpu/gemm.h"
+#include "cpu/matrix.h"
 #include "cpu/penalty.h"
 #include "cpu/span.h"
 
@@ -25,6 +26,7 @@ namespace avx2 {
 
 #include "cpu/gemm_loops.h"
 #include "cpu/loops.h"
+#include "cpu/matrix_loops.h"
 #include "cpu/penalty_loops.h"
 
 #if defined(__clang__)

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "cpu/gemm.h"
+#include "cpu/matrix.h"
 #include "cpu/penalty.h"
 #include "cpu/span.h"
 
@@ -16,6 +17,7 @@ namespace baseline {
 
 #include "cpu/gemm_loops.h"
 #include "cpu/loops.h"
+#include "cpu/matrix_loops.h"
 #include "cpu/penalty_loops.h"
 
 namespace fastgan {
@@ -43,6 +45,10 @@ Gemm<T> gemm() {
   static const bool has_avx512 = has_avx2() && __builtin_cpu_supports("avx512f");
   return has_avx512 ? avx512::gemm<T>() : has_avx2() ? avx2::gemm<T>() : baseline::gemm<T>();
 }
+template <typename T>
+MatrixLoops<T> matrix_loops() {
+  return has_avx2() ? avx2::matrix_loops<T>() : baseline::matrix_loops<T>();
+}
 #else
 const char* instruction_set() { return "baseline"; }
 template <>
@@ -61,9 +67,15 @@ template <typename T>
 Gemm<T> gemm() {
   return baseline::gemm<T>();
 }
+template <typename T>
+MatrixLoops<T> matrix_loops() {
+  return baseline::matrix_loops<T>();
+}
 #endif
 template Gemm<float> gemm<float>();
 template Gemm<double> gemm<double>();
+template MatrixLoops<float> matrix_loops<float>();
+template MatrixLoops<double> matrix_loops<double>();
 
 // float64 is for tests: it is not worth the compile time of another instruction set
 template <>

@@ -6,6 +6,7 @@
 #include <array>
 #include <optional>
 #include <tuple>
+#include <vector>
 
 namespace fastgan {
 
@@ -67,5 +68,15 @@ void conv_norm_act_dw_cpu(const Tensor& x, const Norm& norm, const Tensor& dy, c
 void gradient_penalty_interpolate_cpu(const Tensor& real, const Tensor& fake, const Tensor& t, Tensor x, bool stack);
 // penalty: one number of the accumulation type.
 void gradient_penalty_cpu(const Tensor& g, Tensor penalty, Tensor v, double weight, double target, bool one_sided);
+
+// Lists have an entry for each layer. Weights, gradients dys and results are of one format and type for each layer:
+// contiguous, or channels last with dim 0 or 1. sigmas: (L,), of the accumulation type, which all layers share.
+void spectral_norm_power_iteration_cpu(const std::vector<Tensor>& weights, const std::vector<Tensor>& us,
+                                       const std::vector<Tensor>& vs, const std::vector<int64_t>& dims,
+                                       int64_t iterations, double eps, bool v_first, const std::vector<Tensor>& new_us,
+                                       const std::vector<Tensor>& new_vs, Tensor sigmas);
+void spectral_norm_bwd_cpu(const std::vector<Tensor>& dys, const std::vector<Tensor>& weights,
+                           const std::vector<Tensor>& us, const std::vector<Tensor>& vs, const Tensor& sigmas,
+                           const std::vector<int64_t>& dims, const std::vector<Tensor>& gradients);
 
 }  // namespace fastgan

@@ -5,9 +5,13 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <algorithm>
+#include <climits>
+
 #include "cuda/bias_act.h"
 #include "cuda/conv_norm_act.h"
 #include "cuda/gradient_penalty.h"
+#include "cuda/spectral_norm.h"
 
 namespace fastgan {
 namespace {
@@ -134,6 +138,57 @@ void launch(cudaError_t (*f)(const ConvNormActParams&, cudaStream_t), ConvNormAc
   TORCH_CHECK(error == cudaSuccess, "fastgan: conv_norm_act did not launch: ", cudaGetErrorString(error));
 }
 
+// 32 bits, as the kernels count rows and columns.
+int as_extent(int64_t size) {
+  TORCH_CHECK_VALUE(size <= INT_MAX, "fastgan: spectral_norm: sizes must be below 2**31, got ", size);
+  return int(size);
+}
+
+// The weight is contiguous, or channels last with dim 0 or 1; u and v are of one type.
+SpectralNormLayer spectral_layer(const Tensor& weight, const Tensor& u, const Tensor& v, int64_t dim) {
+  const auto sizes = weight.sizes();
+  const bool last = !weight.is_contiguous();
+  const int64_t before = c10::multiply_integers(sizes.slice(0, dim)),
+                after = c10::multiply_integers(sizes.slice(dim + 1));
+  SpectralNormLayer l{};
+  l.x_is_u = last ? dim == 0 : before == 1;
+  l.rows = as_extent(l.x_is_u ? sizes[dim] : last ? before * after : before);
+  l.columns = as_extent(l.x_is_u ? after : sizes[dim]);
+  l.inner = as_extent(l.x_is_u || last ? 1 : after);
+  l.pixels = last && l.x_is_u ? as_extent(after / sizes[1]) : 1;
+  l.weight = weight.const_data_ptr();
+  l.u = u.const_data_ptr();
+  l.v = v.const_data_ptr();
+  TORCH_CHECK_TYPE(u.scalar_type() == v.scalar_type(), "fastgan: spectral_norm: u and v must share a dtype");
+  l.vector_type = type_of(u);
+  return l;
+}
+
+// Launches f for as many layers at a time as a launch takes; set(layer, i) completes the description of layer i.
+template <typename Set>
+void launch(cudaError_t (*f)(SpectralNormParams, cudaStream_t), const std::vector<Tensor>& weights,
+            const std::vector<Tensor>& us, const std::vector<Tensor>& vs, const std::vector<int64_t>& dims,
+            void* sigmas, SpectralNormParams p, Set set) {
+  const c10::cuda::CUDAGuard guard(weights[0].device());
+  const int64_t item = accumulated(weights[0]) == at::kDouble ? 8 : 4;
+  p.type = type_of(weights[0]);
+  for (size_t first = 0; first < weights.size(); first += kSpectralLayers) {
+    p.count = int(std::min<size_t>(kSpectralLayers, weights.size() - first));
+    p.sigmas = static_cast<char*>(sigmas) + int64_t(first) * item;
+    for (int i = 0; i < p.count; ++i) {
+      const size_t at = first + i;
+      TORCH_CHECK_TYPE(weights[at].scalar_type() == weights[0].scalar_type(),
+                       "fastgan: spectral_norm: weights must share a dtype, got ", weights[at].scalar_type());
+      p.layers[i] = spectral_layer(weights[at], us[at], vs[at], dims[at]);
+      set(p.layers[i], at);
+    }
+    const Tensor workspace = at::empty({spectral_norm_workspace(p)}, weights[0].options().dtype(at::kDouble));
+    p.workspace = workspace.mutable_data_ptr<double>();
+    const cudaError_t error = f(p, c10::cuda::getCurrentCUDAStream());
+    TORCH_CHECK(error == cudaSuccess, "fastgan: spectral_norm did not launch: ", cudaGetErrorString(error));
+  }
+}
+
 }  // namespace
 
 void bias_act_fwd_cuda(const Tensor& x, const std::optional<Tensor>& bias, Tensor y, int64_t activation,
@@ -216,6 +271,31 @@ void gradient_penalty_cuda(const Tensor& g, Tensor penalty, Tensor v, double wei
   p.workspace = workspace.mutable_data_ptr<double>();
   const cudaError_t error = launch_gradient_penalty(p, c10::cuda::getCurrentCUDAStream());
   TORCH_CHECK(error == cudaSuccess, "fastgan: gradient_penalty did not launch: ", cudaGetErrorString(error));
+}
+
+void spectral_norm_power_iteration_cuda(const std::vector<Tensor>& weights, const std::vector<Tensor>& us,
+                                        const std::vector<Tensor>& vs, const std::vector<int64_t>& dims,
+                                        int64_t iterations, double eps, bool v_first, const std::vector<Tensor>& new_us,
+                                        const std::vector<Tensor>& new_vs, Tensor sigmas) {
+  SpectralNormParams p{};
+  p.eps = eps;
+  p.iterations = as_extent(iterations);
+  p.v_first = v_first;
+  launch(launch_spectral_norm_power_iteration, weights, us, vs, dims, sigmas.mutable_data_ptr(), p,
+         [&](SpectralNormLayer& l, size_t i) {
+           l.new_u = new_us[i].mutable_data_ptr();
+           l.new_v = new_vs[i].mutable_data_ptr();
+         });
+}
+
+void spectral_norm_bwd_cuda(const std::vector<Tensor>& dys, const std::vector<Tensor>& weights,
+                            const std::vector<Tensor>& us, const std::vector<Tensor>& vs, const Tensor& sigmas,
+                            const std::vector<int64_t>& dims, const std::vector<Tensor>& gradients) {
+  launch(launch_spectral_norm_bwd, weights, us, vs, dims, const_cast<void*>(sigmas.const_data_ptr()), {},
+         [&](SpectralNormLayer& l, size_t i) {
+           l.dy = dys[i].const_data_ptr();
+           l.out = gradients[i].mutable_data_ptr();
+         });
 }
 
 }  // namespace fastgan

@@ -5,6 +5,7 @@
 #include <array>
 #include <optional>
 #include <tuple>
+#include <vector>
 
 namespace fastgan {
 
@@ -39,5 +40,16 @@ void gradient_penalty_interpolate_cuda(const at::Tensor& real, const at::Tensor&
                                        at::Tensor x, bool stack);
 void gradient_penalty_cuda(const at::Tensor& g, at::Tensor penalty, at::Tensor v, double weight, double target,
                            bool one_sided);
+
+// All layers, of one dtype, on one device; u and v are dense.
+void spectral_norm_power_iteration_cuda(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& us,
+                                        const std::vector<at::Tensor>& vs, const std::vector<int64_t>& dims,
+                                        int64_t iterations, double eps, bool v_first,
+                                        const std::vector<at::Tensor>& new_us, const std::vector<at::Tensor>& new_vs,
+                                        at::Tensor sigmas);
+void spectral_norm_bwd_cuda(const std::vector<at::Tensor>& dys, const std::vector<at::Tensor>& weights,
+                            const std::vector<at::Tensor>& us, const std::vector<at::Tensor>& vs,
+                            const at::Tensor& sigmas, const std::vector<int64_t>& dims,
+                            const std::vector<at::Tensor>& gradients);
 
 }  // namespace fastgan

@@ -23,6 +23,8 @@ logger = logging.getLogger("fastgan")
 STEMS = ("bias_act", "norm_act", "conv_norm_act", "gradient_penalty", "spectral_norm")
 NAMES = ("reference", "native", "triton")
 PREFERENCE = {"cuda": ("triton", "native", "reference"), "cpu": ("native", "reference")}
+# why a stem has no Triton kernel and never will: not worth a warning when another backend is chosen
+WITHOUT_TRITON = {"spectral_norm": "it needs a barrier across all blocks of a launch, which only CUDA C++ offers"}
 
 
 class BackendUnavailable(RuntimeError):
@@ -69,6 +71,8 @@ def unavailable(name: str, stem: str, device_type: str, dtype: torch.dtype) -> s
 def automatic(stem: str, device_type: str, dtype: torch.dtype) -> str:
     """Return the fastest backend that can run ``stem`` on such tensors; logs once why a faster one cannot."""
     for name in PREFERENCE.get(device_type, ("reference",)):
+        if name == "triton" and stem in WITHOUT_TRITON:
+            continue
         reason = unavailable(name, stem, device_type, dtype)
         if not reason:
             return name

@@ -123,3 +123,29 @@ def check_output(op: str, x: Tensor, conv: Convolution) -> None:
     if min(size) < 1:
         given = tuple(x.shape[2:])
         raise ValueError(f"{op}: x must be at least as large as the kernel {kernel} with its padding, got {given}")
+
+
+def check_spectral_norm(
+    op: str, weight: Tensor, u: Tensor, v: Tensor, dim: int, n_power_iterations: int, eps: float
+) -> None:
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"{op}: weight must be a Tensor, got {type(weight).__name__}")
+    if weight.dtype not in DTYPES:
+        raise TypeError(f"{op}: weight must be float16, bfloat16, float32 or float64, got {weight.dtype}")
+    if weight.dim() < 2 or weight.numel() == 0:
+        raise ValueError(f"{op}: weight must have at least 2 dimensions and one value, got shape {tuple(weight.shape)}")
+    if not isinstance(dim, int) or not -weight.dim() <= dim < weight.dim():
+        raise ValueError(f"{op}: dim must be a dimension of weight, which has {weight.dim()}, got {dim!r}")
+    for name, vector, size in (("u", u, weight.shape[dim]), ("v", v, weight.numel() // weight.shape[dim])):
+        if not isinstance(vector, Tensor):
+            raise TypeError(f"{op}: {name} must be a Tensor, got {type(vector).__name__}")
+        if tuple(vector.shape) != (size,):
+            raise ValueError(f"{op}: {name} must have shape ({size},) for dim {dim}, got {tuple(vector.shape)}")
+        if vector.device != weight.device:
+            raise ValueError(f"{op}: {name} must be on {weight.device}, the device of weight, got {vector.device}")
+        if vector.dtype != weight.dtype:
+            raise TypeError(f"{op}: {name} must be {weight.dtype}, the dtype of weight, got {vector.dtype}")
+    if not isinstance(n_power_iterations, int) or n_power_iterations < 0:
+        raise ValueError(f"{op}: n_power_iterations must be an integer >= 0, got {n_power_iterations!r}")
+    if not 0 < eps < math.inf:
+        raise ValueError(f"{op}: eps must be > 0 and finite, got {eps!r}")

@@ -13,6 +13,7 @@ from fastgan.nn._checks import (
     check_convolution,
     check_input,
     check_output,
+    check_spectral_norm,
     check_vector,
     pair,
 )
@@ -228,3 +229,35 @@ def conv_transpose_norm_act(
     vectors = (norm_weight, norm_bias, running_mean, running_var)
     conv, after = Convolution(weight, bias, *sizes), (training, momentum, eps, activation, negative_slope, act_first)
     return _run_convolution(op, x, conv, norm, vectors, *after)
+
+
+@torch.no_grad()
+def spectral_norm_power_iteration(
+    weight: Tensor, u: Tensor, v: Tensor, *, dim: int = 0, n_power_iterations: int = 1, eps: float = 1e-12
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Power iteration for the largest singular value of a weight, seen as a matrix with ``dim`` as its rows.
+
+    u = normalize(M v), v = normalize(M^T u), repeated, then sigma = u . M v, in one pass over the weight for each
+    iteration on the CPU and one launch for all on a GPU. Equal to what ``torch.nn.utils.parametrizations.spectral_norm``
+    does at each read in training; the normalised weight is ``weight / sigma``.
+    Not differentiable: u, v and sigma come without a graph. ``fastgan.nn.utils.spectral_norm`` has the gradient.
+
+    Args:
+        weight: at least 2 dimensions, not empty; float16, bfloat16, float32 or float64; contiguous and channels_last
+            weights (these for dim 0 and 1) are read as they lie, others are copied; any device.
+        u: (weight.shape[dim],), of unit length, dtype of weight.
+        v: (weight.numel() / weight.shape[dim],), of unit length, dtype of weight; the other dimensions in their order.
+        dim: dimension of the outputs: 0, or 1 for transposed convolutions; negative counts from the end.
+        n_power_iterations: >= 0; with 0, u and v are returned as they are with their sigma.
+        eps: least length that a vector is divided by, > 0, in the unit of weight.
+    Returns: new u, new v, and sigma without dimensions, float32 (float64 for float64). The arguments are not changed.
+    Raises: ValueError or TypeError naming the argument; BackendUnavailable when a backend was named and cannot serve.
+    Precision: float32 accumulation (float64 for float64), float64 between blocks. Deterministic. Saves nothing.
+    Source: Miyato et al. 2018, algorithm 1; formulas in backends/reference/spectral_norm.py.
+    """
+    check_spectral_norm("spectral_norm_power_iteration", weight, u, v, dim, n_power_iterations, eps)
+    dims = [dim % weight.dim()]
+    us, vs, sigmas = ops.spectral_norm.spectral_norm_power_iteration(
+        [weight], [u], [v], dims, n_power_iterations, eps, False
+    )
+    return us[0], vs[0], sigmas[0]

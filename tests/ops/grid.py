@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastgan import config
-from fastgan.backends import native
+from fastgan.backends import WITHOUT_TRITON, native
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INTERPRETED = config.triton_interpret()
@@ -49,8 +49,9 @@ class Case(NamedTuple):
 
 def runners(stem: str) -> list[Runner]:
     """Return where the stem must run. What is left out is told by tests/ops/test_where.py, and nothing else may be."""
-    cpu = ["reference", *(["native"] if NATIVE else []), *(["triton"] if INTERPRETED else [])]
-    cuda = ["reference", "triton"] if GPU and not INTERPRETED else []
+    triton = ["triton"] if stem not in WITHOUT_TRITON else []
+    cpu = ["reference", *(["native"] if NATIVE else []), *(triton if INTERPRETED else [])]
+    cuda = ["reference", *triton] if GPU and not INTERPRETED else []
     if cuda and native.build_info()["build"] == "cuda" and stem in native.STEMS["cuda"]:
         cuda.append("native")
     return [Runner(name, "cpu") for name in cpu] + [Runner(name, "cuda") for name in cuda]

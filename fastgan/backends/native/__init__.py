@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 STEMS = {
-    "cpu": ("bias_act", "norm_act", "conv_norm_act", "gradient_penalty"),
-    "cuda": ("bias_act", "conv_norm_act", "gradient_penalty"),
+    "cpu": ("bias_act", "norm_act", "conv_norm_act", "gradient_penalty", "spectral_norm"),
+    "cuda": ("bias_act", "conv_norm_act", "gradient_penalty", "spectral_norm"),
 }
 
 

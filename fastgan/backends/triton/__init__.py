@@ -7,6 +7,7 @@ import functools
 import torch
 
 from fastgan import config
+from fastgan.backends import WITHOUT_TRITON
 
 
 @functools.cache
@@ -21,6 +22,8 @@ def missing() -> str:
 
 def unavailable(stem: str, device_type: str, dtype: torch.dtype) -> str:
     """Return why this backend cannot run ``stem`` on such tensors, empty if it can."""
+    if stem in WITHOUT_TRITON:
+        return WITHOUT_TRITON[stem]
     if missing():
         return missing()
     if config.triton_interpret():

@@ -1,0 +1,34 @@
+// The innermost loops of spectral_norm: a few rows of a matrix times a vector, from either side. No torch header:
+// matrix_loops.h is compiled once per instruction set.
+#pragma once
+#include <cstdint>
+
+namespace fastgan {
+
+// Rows that one call takes at most.
+constexpr int64_t kMatrixRows = 4;
+
+// Rows of n values lie `stride` apart; value i of a row belongs to lane i % lanes.
+template <typename T>
+struct MatrixLoops {
+  // acc[r][lane] += w[r][i] c[i]
+  void (*gather)(int64_t rows, int64_t n, int64_t stride, int64_t lanes, const T* w, const T* c, T* acc);
+  // acc[i] += sum_r w[r][i] x[r][lane]
+  void (*scatter)(int64_t rows, int64_t n, int64_t stride, int64_t lanes, const T* w, const T* x, T* acc);
+  // out[i] = scale dy[i] - x[lane] c[i]
+  void (*combine)(int64_t n, int64_t lanes, const T* dy, T scale, const T* x, const T* c, T* out);
+};
+
+namespace baseline {
+template <typename T>
+MatrixLoops<T> matrix_loops();
+}  // namespace baseline
+namespace avx2 {
+template <typename T>
+MatrixLoops<T> matrix_loops();
+}  // namespace avx2
+
+template <typename T>
+MatrixLoops<T> matrix_loops();
+
+}  // namespace fastgan
