@@ -14,7 +14,7 @@ from fastgan import ops
 from fastgan.backends.geometry import Attributes, output_channels, output_size
 from fastgan.backends.layout import is_channels_last
 from fastgan.backends.reference.activation import SAVES_INPUT
-from fastgan.nn._spectral_norm import read_weight
+from fastgan.nn._spectral_norm import folded_weight, read_weight
 
 _PLAIN = (Tensor, Parameter)
 Vectors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -56,7 +56,10 @@ def finish(value: Value) -> Tensor:
 
 
 class Convolution(NamedTuple):
-    """A convolution's tensors and sizes, with the weight read once: reading a parametrization may change its state."""
+    """A convolution's tensors and sizes, with the weight read once: reading a parametrization may change its state.
+
+    The convolution is that with scale * weight, and the gradient by ``weight`` is that by scale * weight.
+    """
 
     weight: Tensor
     bias: Tensor | None
@@ -66,19 +69,22 @@ class Convolution(NamedTuple):
     output_padding: tuple[int, ...]
     transposed: bool
     groups: int
+    scale: Tensor | None = None
 
     @classmethod
     def of(cls, conv: _ConvNd) -> Convolution:
         sizes = (conv.stride, conv.padding, conv.dilation, conv.output_padding, conv.transposed, conv.groups)
-        return cls(read_weight(conv), conv.bias, *sizes)  # type: ignore[arg-type]
+        weight, scale = folded_weight(conv) or (read_weight(conv), None)
+        return cls(weight, conv.bias, *sizes, scale)  # type: ignore[arg-type]
 
     def stock(self, x: Tensor) -> Tensor:
         """Return torch's result, or raise torch's error."""
+        weight = self.weight if self.scale is None else ops.spectral_norm.spectral_norm_unfold(self.weight, self.scale)
         if self.transposed:
             sizes: Any = (self.stride, self.padding, self.output_padding, self.groups, self.dilation)
-            return F.conv_transpose2d(x, self.weight, self.bias, *sizes)
+            return F.conv_transpose2d(x, weight, self.bias, *sizes)
         sizes = (self.stride, self.padding, self.dilation, self.groups)
-        return F.conv2d(x, self.weight, self.bias, *sizes)
+        return F.conv2d(x, weight, self.bias, *sizes)
 
     def why_not(self, x: Tensor) -> str:
         """Return why torch's convolution has to be called, mostly for its error; empty if the op may run."""
@@ -106,7 +112,7 @@ class Convolution(NamedTuple):
     def attributes(self, **changes: Any) -> Attributes:
         plain = Attributes(
             list(self.stride), list(self.padding), list(self.dilation), list(self.output_padding), self.transposed,
-            self.groups, False, 0.0, "identity", 0.0, "identity", 0.0, False, False,
+            self.groups, False, 0.0, "identity", 0.0, "identity", 0.0, False, False, self.scale,
         )  # fmt: skip
         return plain._replace(**changes)
 

@@ -80,6 +80,21 @@ def spectral_norm_fold(
     return _Fold.apply(us, vs, sigmas, dims, *weights)
 
 
+class _Unfold(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scale: Tensor) -> Tensor:
+        return (weight * scale).to(weight.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple:
+        return dy, None
+
+
+def spectral_norm_unfold(weight: Tensor, scale: Tensor) -> Tensor:
+    """Return scale * weight for a weight that was folded; the gradient by the weight is that by this."""
+    return _Unfold.apply(weight, scale)
+
+
 def _fake_iteration(weights: list[Tensor], us: list[Tensor], vs: list[Tensor], *_: Any) -> tuple:
     sigmas = weights[0].new_empty(len(weights), dtype=accumulate_dtype(weights[0].dtype))
     return [torch.empty_like(u) for u in us], [torch.empty_like(v) for v in vs], sigmas
