@@ -62,7 +62,8 @@ class _Fold(torch.autograd.Function):
         if there:
             us, vs, weights = ([saved[k * n + i] for i in there] for k in range(3))
             chosen = sigmas if len(there) == n else sigmas[there]
-            found = _gradients([dys[i] for i in there], weights, us, vs, chosen, [ctx.dims[i] for i in there])
+            cotangents: list[Any] = [dys[i] for i in there]
+            found = _gradients(cotangents, weights, us, vs, chosen, [ctx.dims[i] for i in there])
             for i, gradient in zip(there, found, strict=True):
                 gradients[i] = gradient
         return None, None, None, None, *gradients

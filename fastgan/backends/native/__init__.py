@@ -8,7 +8,10 @@ from pathlib import Path
 
 import torch
 
-STEMS = {"cpu": ("bias_act", "norm_act", "conv_norm_act", "spectral_norm"), "cuda": ("bias_act", "conv_norm_act", "spectral_norm")}
+STEMS = {
+    "cpu": ("bias_act", "norm_act", "conv_norm_act", "spectral_norm"),
+    "cuda": ("bias_act", "conv_norm_act", "spectral_norm"),
+}
 
 
 @functools.cache
