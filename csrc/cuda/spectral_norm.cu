@@ -161,8 +161,8 @@ cudaError_t launch(void (*kernel)(SpectralNormParams), const SpectralNormParams&
   }
   if (error != cudaSuccess) return error;
   void* arguments[] = {const_cast<SpectralNormParams*>(&p)};
-  return cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(kernel), dim3(unsigned(processors * blocks)),
-                                     dim3(kSpectralThreads), arguments, 0, stream);
+  return cudaLaunchCooperativeKernel(kernel, dim3(unsigned(processors * blocks)), dim3(kSpectralThreads), arguments, 0,
+                                     stream);
 }
 
 // Gives each layer its part of the workspace; returns the doubles of all parts.

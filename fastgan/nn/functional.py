@@ -238,7 +238,7 @@ def spectral_norm_power_iteration(
     r"""Power iteration for the largest singular value of a weight, seen as a matrix with ``dim`` as its rows.
 
     u = normalize(M v), v = normalize(M^T u), repeated, then sigma = u . M v, in one pass over the weight for each
-    iteration on the CPU and one launch for all on a GPU. Equal to what ``torch.nn.utils.parametrizations.spectral_norm``
+    iteration on the CPU and one launch for all on a GPU. Equal to what torch.nn.utils.parametrizations.spectral_norm
     does at each read in training; the normalised weight is ``weight / sigma``.
     Not differentiable: u, v and sigma come without a graph. ``fastgan.nn.utils.spectral_norm`` has the gradient.
 

@@ -146,7 +146,7 @@ def test_types(backend, device, case, v_first):
         _check(case, device, iterations, v_first)
 
 
-@grid("spectral_norm", TYPES[::4] + [Case((9, 8, 3, 3), 1)])
+@grid("spectral_norm", [*TYPES[::4], Case((9, 8, 3, 3), 1)])
 def test_without_iterations(backend, device, case):
     weight, u, v, _ = _make(case, device)
     us, vs, sigmas = _ours([weight], [u], [v], [case.dim], 0)
@@ -208,7 +208,7 @@ def test_backward_of_all_layers_at_once(backend, device, case):
         _check_bwd(CASES, device)
 
 
-@grid("spectral_norm", SMALL + [Case((70, 33, 3, 3)), Case((24, 70, 4, 4), 1)])
+@grid("spectral_norm", [*SMALL, Case((70, 33, 3, 3)), Case((24, 70, 4, 4), 1)])
 def test_backward_is_that_of_torch(backend, device, case):
     """The formula's sigma is a function of the weight: autograd through torch's own composition agrees."""
     weight, u, v, dy = (t.double() for t in _make(case, device))
@@ -258,7 +258,7 @@ def sigma_of(weight, u, v, dim):
     return torch.dot(u, torch.mv(_matrix(weight, dim), v)).detach()
 
 
-@grid("spectral_norm", SMALL + [Case((6, 5, 4, 4), layout="sliced"), Case((6, 5, 4, 4), 3, layout="channels_last")])
+@grid("spectral_norm", [*SMALL, Case((6, 5, 4, 4), layout="sliced"), Case((6, 5, 4, 4), 3, layout="channels_last")])
 def test_opcheck(backend, device, case):
     weight, u, v, dy = _make(case, device)
     sigma = _stock(weight, u, v, case.dim, 1)[2]

@@ -1,4 +1,4 @@
-"""``spectral_norm`` in C++ on the CPU (csrc/cpu/spectral_norm.cpp, _bwd.cpp) and in CUDA C++ (csrc/cuda/spectral_norm.cu).
+"""``spectral_norm`` in C++ on the CPU (csrc/cpu/spectral_norm.cpp, _bwd.cpp) and in CUDA C++ (csrc/cuda).
 
 All layers are one call.
 """
@@ -52,9 +52,7 @@ def spectral_norm_bwd(
     """Return the gradient by each weight."""
     wide = _one_type(weights)
     read = [_readable(weight, dim, weight) for weight, dim in zip(weights, dims, strict=True)]
-    read_dys = [
-        _readable(dy.to(weight.dtype), dim, weight) for dy, weight, dim in zip(dys, weights, dims, strict=True)
-    ]
+    read_dys = [_readable(dy.to(weight.dtype), dim, weight) for dy, weight, dim in zip(dys, weights, dims, strict=True)]
     gradients = [empty(weight) for weight in read]
     us, vs = ([vector.contiguous() for vector in vectors] for vectors in (us, vs))
     _run("bwd", weights, read_dys, read, us, vs, sigmas.to(wide).contiguous(), dims, gradients)

@@ -32,7 +32,7 @@ struct cudaLaunchConfig_t {
   cudaStream_t stream;
 };
 
-inline dim3 threadIdx, blockIdx;
+inline dim3 threadIdx, blockIdx, gridDim;
 
 namespace cuda_on_cpu {
 
@@ -91,6 +91,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   cuda_on_cpu::argument = &bound;
   static std::vector<cuda_on_cpu::Fiber> fibers;
   fibers.resize(config->blockDim.x);
+  gridDim = config->gridDim;
   for (unsigned y = 0; y < config->gridDim.y; ++y) {
     for (unsigned x = 0; x < config->gridDim.x; ++x) {
       blockIdx = dim3(x, y);
@@ -98,4 +99,29 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     }
   }
   return cudaSuccess;
+}
+
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
+
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = 1;
+  return cudaSuccess;
+}
+template <typename Kernel>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, int, size_t) {
+  *blocks = 1;
+  return cudaSuccess;
+}
+
+// Of kernels with one argument, on one block.
+template <typename Parameter>
+cudaError_t cudaLaunchCooperativeKernel(void (*kernel)(Parameter), dim3 grid, dim3 block, void** arguments, size_t,
+                                        cudaStream_t stream) {
+  if (grid.x != 1) return cudaErrorInvalidValue;
+  cudaLaunchConfig_t config{grid, block, 0, stream};
+  return cudaLaunchKernelEx(&config, kernel, *static_cast<Parameter*>(arguments[0]));
 }
