@@ -1,13 +1,8 @@
 // The loops of penalty.h, written so that the compiler vectorises them. Included once per instruction set by
-// isa_<name>.cpp, after half.h; all code here is a template or in the namespace FASTGAN_ISA.
+// isa_<name>.cpp, after half.h and gemm_loops.h, which has float16; all code here is a template or in the namespace
+// FASTGAN_ISA.
 namespace fastgan {
 namespace FASTGAN_ISA {
-
-struct float16 {
-  uint16_t bits;
-};
-inline float value(float16 v) { return from_float16(v.bits); }
-inline void assign(float16& to, float v) { to.bits = to_float16(v); }
 
 template <typename T, typename S>
 struct PenaltyLoopsOf {
