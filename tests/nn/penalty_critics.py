@@ -93,7 +93,7 @@ class Residual(nn.Module):
         out += h
         main = F.avg_pool2d(self.main2(F.relu(self.main1(F.relu(out)))), 2)
         h = self.shortcut(F.avg_pool2d(out, 2)).sub(main)
-        return self.last(F.relu(h.add_(main)).sum(dim=(2, 3)))
+        return self.last(F.relu(h.add_(F.relu(main))).sum(dim=(2, 3)))
 
 
 class TwoHeads(nn.Module):
