@@ -234,6 +234,75 @@ def test_the_fast_path_is_tried_again_in_another_mode():
     assert path(critic, step=True) == "fast"
 
 
+def test_one_sample_does_not_decide_for_many():
+    """Squeezing takes its dimension away."""
+    critic = build(dcgan(True, "none"))
+    taken = []
+    for n in (3, 1, 3, 1):
+        fastgan.gradient_penalty(critic, *pair(n))
+        taken.append(path(critic))
+    assert taken == ["fast", "general"] * 2
+
+
+@WAYS
+def test_a_compiled_critic_is_not_compiled_at_each_call(by_hand, ours):
+    graphs = []
+    base, real, fake = build(sequence()), *pair()
+    gold = [*by_hand(base, real, fake), *gradients_of(base)]
+    critic = torch.compile(base, backend=lambda graph, inputs: graphs.append(graph) or graph)
+    for _ in range(3):
+        same([*ours(critic, real, fake), *gradients_of(base)], gold)
+    assert not graphs and path(critic, step=ours is step_of_ours) == "fast"
+
+
+SHAPES = {
+    "channels": lambda x: x[:, :2],
+    "small": lambda x: x[..., :1],
+    "dtype": lambda x: x.float(),
+    "dimensions": lambda x: x[..., None],
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("call", [fastgan.gradient_penalty, fastgan.critic_step_wgan_gp])
+def test_inputs_that_do_not_fit_have_torchs_error(call, name):
+    real, fake = (SHAPES[name](x) for x in pair())
+    base = build(sequence())
+    with pytest.raises(RuntimeError) as error:
+        base(real)
+    for critic in copies(base):
+        with pytest.raises(RuntimeError) as ours:
+            call(critic, real, fake)
+        assert str(ours.value) == str(error.value)
+
+
+def test_autocast_inside_a_critic():
+    class Inside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = sequence()()[:2], sequence()()[2:]
+
+        def forward(self, x):
+            with torch.autocast("cpu", torch.bfloat16):
+                h = self.first(x)
+            return self.last(h.float())
+
+    real, fake = (x.float() for x in pair(16))
+    base = build(Inside).float()
+    for critic in copies(base):
+        step = fastgan.critic_step_wgan_gp(critic, real, fake, generator=draws())
+        assert path(critic, step=True) == "fast"
+        gold = copy.deepcopy(base).double()
+        gold.forward = lambda x, m=gold: m.last(m.first(x))
+        t = torch.rand(16, generator=draws()).view(-1, 1, 1, 1)
+        penalty = penalty_at(gold, (t * real + (1 - t) * fake).double())
+        (penalty - (gold(real.double()) - gold(fake.double())).mean()).backward()
+        assert abs(step.penalty - penalty) < 0.01 * penalty
+        for p, q in zip(critic.parameters(), gold.parameters(), strict=True):
+            assert p.dtype == p.grad.dtype == torch.float32
+            assert (p.grad - q.grad).norm() < 0.05 * q.grad.norm() + 1e-3
+
+
 @WAYS
 @pytest.mark.parametrize("kind", ["register_full_backward_hook", "register_full_backward_pre_hook"])
 def test_backward_hooks_are_called(kind, by_hand, ours):
