@@ -165,7 +165,8 @@ def general_penalty(critic: Critic, points: Tensor, form: Form) -> Tensor:
         else:
             g = None
         if g is None:
-            raise TypeError("gradient_penalty: critic must return a Tensor that depends on its input, got one that does not")
+            contract = "critic must return a Tensor that depends on its input"
+            raise TypeError(f"gradient_penalty: {contract}, got one that does not")
     penalty, _ = ops.gradient_penalty.gradient_penalty(g, *form)
     return penalty
 

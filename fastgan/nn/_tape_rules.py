@@ -1,4 +1,4 @@
-"""What a tape knows of torch's functions: which are linear or piecewise linear in each sample, and their derivatives."""
+"""What a tape knows of torch's functions: which are (piecewise) linear in each sample, and their derivatives."""
 
 from __future__ import annotations
 
@@ -156,8 +156,8 @@ def _convolve(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, *sizes
     if any(isinstance(size, str) for size in sizes):
         raise Curved("the padding of a convolution is given in words")
     stride, padding, dilation, output_padding, transposed, groups = sizes
-    lists = (pair(size) for size in (stride, padding, dilation, output_padding))
-    convolution = Convolution(weight, bias, *lists, transposed, groups)
+    stride, padding, dilation, output_padding = (pair(size) for size in (stride, padding, dilation, output_padding))
+    convolution = Convolution(weight, bias, stride, padding, dilation, output_padding, transposed, groups)
     if reason := convolution.why_not(x):
         raise Curved(reason)
     given = autocast(x, x.device.type)

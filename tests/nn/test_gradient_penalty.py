@@ -12,8 +12,21 @@ import fastgan
 
 from .common import assert_same
 from .penalty_critics import (
-    CRITICS, CURVED, FAST, SPECTRAL, between, build, copies, draws, gradients_of, mlp, pair, path, penalty_at,
-)  # fmt: skip
+    CRITICS,
+    CURVED,
+    FAST,
+    SPECTRAL,
+    between,
+    build,
+    copies,
+    draws,
+    gradients_of,
+    mlp,
+    pair,
+    path,
+    penalty_at,
+    same,
+)
 
 LAYOUTS = {
     "channels-last": lambda x: x.contiguous(memory_format=torch.channels_last),
@@ -41,9 +54,6 @@ def ours(critic, *args, **options):
     penalty = fastgan.gradient_penalty(critic, *args, **options)
     penalty.backward()
     return [penalty.detach(), *gradients_of(critic)]
-
-
-same = functools.partial(assert_same, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
