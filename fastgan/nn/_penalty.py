@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,8 +22,10 @@ Critic = Callable[[Tensor], Tensor]
 Form = tuple[float, float, bool]
 # loss, wasserstein, penalty
 Step = tuple[Tensor, Tensor, Tensor]
+# whether the critic was in training mode, and whether it got one sample, whose dimension many a squeeze takes away
+Mode = tuple[bool, bool]
 # by critic and by whether it was a whole step: in which mode that was, and why the general path, empty for the fast one
-_paths: weakref.WeakKeyDictionary[nn.Module, dict[bool, tuple[bool, str]]] = weakref.WeakKeyDictionary()
+_paths: weakref.WeakKeyDictionary[nn.Module, dict[bool, tuple[Mode, str]]] = weakref.WeakKeyDictionary()
 
 
 def paths_of(critic: nn.Module) -> dict[str, str]:
@@ -37,24 +40,32 @@ def taped(critic: Any, x: Tensor, start: int) -> Tape | None:
     if not isinstance(critic, nn.Module) or torch.compiler.is_compiling() or x.numel() == 0 or _lazy(critic):
         return None
     known = _paths.setdefault(critic, {})
-    training, reason = known.get(start > 0, (critic.training, ""))
-    if reason and training == critic.training:
+    mode = (critic.training, x.shape[0] == 1)
+    tried, reason = known.get(start > 0, (mode, ""))
+    if reason and tried == mode:
         return None
     tape, reason = Tape(x, start), ""
     try:
         if any(m._backward_hooks or m._backward_pre_hooks for m in critic.modules()):
             raise Curved("a layer has backward hooks")
-        with _undone_on_error(critic, x, several_calls=start > 0):
+        with _undone_on_error(critic, x, several_calls=start > 0), _not_compiled():
             tape.record(critic)
     except Curved as curved:
         reason = str(curved)
-    known[start > 0] = (critic.training, reason)
+    known[start > 0] = (mode, reason)
     return None if reason else tape
 
 
 def _lazy(critic: nn.Module) -> bool:
     """Return whether a layer waits for its first input to know its sizes."""
     return any(is_lazy(t) for t in itertools.chain(critic.parameters(), critic.buffers()))
+
+
+def _not_compiled() -> contextlib.AbstractContextManager:
+    """Run what torch.compile made as it was before: else it would compile the tape, anew at each call."""
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 @contextlib.contextmanager
@@ -154,8 +165,8 @@ def general_penalty(critic: Critic, points: Tensor, form: Form) -> Tensor:
         else:
             g = None
         if g is None:
-            got = "one that does not"
-            raise TypeError(f"gradient_penalty: critic must return a Tensor that depends on its input, got {got}")
+            contract = "critic must return a Tensor that depends on its input"
+            raise TypeError(f"gradient_penalty: {contract}, got one that does not")
     penalty, _ = ops.gradient_penalty.gradient_penalty(g, *form)
     return penalty
 

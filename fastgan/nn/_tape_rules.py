@@ -15,6 +15,7 @@ from fastgan.backends.geometry import Attributes
 from fastgan.backends.layout import accumulate_dtype, is_channels_last
 from fastgan.backends.reference.activation import PIECEWISE_LINEAR
 from fastgan.nn._checks import pair
+from fastgan.nn._conv import Convolution as Sizes
 from fastgan.nn._conv import autocast
 from fastgan.nn._tape import Curved, Samples, Tape
 from fastgan.nn._tape_nodes import NO_NORM, Activation, Add, Convolution, Function, Linear, Reshape
@@ -41,11 +42,13 @@ def _convolve(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, *sizes
     if any(isinstance(size, str) for size in sizes):
         raise Curved("the padding of a convolution is given in words")
     stride, padding, dilation, output_padding, transposed, groups = sizes
+    stride, padding, dilation, output_padding = (pair(size) for size in (stride, padding, dilation, output_padding))
+    convolution = Sizes(weight, bias, stride, padding, dilation, output_padding, transposed, groups)
+    if reason := convolution.why_not(x):
+        raise Curved(reason)
     given = autocast(x, x.device.type)
     w = _read(weight, x.device.type)
-    last = is_channels_last(given) or is_channels_last(weight)
-    s, p, d, o = (list(pair(size)) for size in (stride, padding, dilation, output_padding))
-    a = Attributes(s, p, d, o, transposed, groups, False, 0.0, "identity", 0.0, "identity", 0.0, False, last)
+    a = convolution.attributes(channels_last=is_channels_last(given) or is_channels_last(weight))
     return _record_convolution(tape, _cast(tape, x, given), w, bias, a)  # type: ignore[arg-type]
 
 

@@ -1,7 +1,9 @@
 """Critics for the gradient penalty, with the path that each takes, and the penalty and the critic step by hand."""
 
 import copy
+import functools
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -9,9 +11,10 @@ from torch import nn
 import fastgan
 from fastgan.nn._penalty import paths_of
 
-from .common import images
+from .common import assert_same, images
 
 SIZE = 8
+same = functools.partial(assert_same, rtol=1e-10, atol=1e-10)
 
 
 def sequence(*layers):
@@ -27,7 +30,7 @@ def sequence(*layers):
 
 
 def dcgan(bias, shape="flat"):
-    """Return a function that builds a DCGAN critic without norms; ``shape`` of its scores: flat, column, image, none."""
+    """Return a function that builds a DCGAN critic without norms; ``shape`` of scores: flat, column, image, none."""
 
     def make():
         last = {"flat": [nn.Flatten(0)], "column": [nn.Flatten()], "image": [], "none": [Squeeze()]}[shape]
@@ -52,19 +55,20 @@ def patch():
 
 
 def mlp():
-    return nn.Sequential(nn.Flatten(), nn.Linear(192, 7), nn.ReLU(True), nn.Linear(7, 5), nn.LeakyReLU(0.3), nn.Linear(5, 1))
+    layers = nn.Linear(192, 7), nn.ReLU(True), nn.Linear(7, 5), nn.LeakyReLU(0.3), nn.Linear(5, 1)
+    return nn.Sequential(nn.Flatten(), *layers)
 
 
 def upsampling():
     return nn.Sequential(
         nn.AvgPool2d(2), nn.ConvTranspose2d(3, 4, 3, 2, 1, 1, groups=1), nn.ReLU(), nn.Upsample(scale_factor=2),
         nn.Conv2d(4, 4, 3, 2, 1, groups=2, bias=False), nn.LeakyReLU(0.1, inplace=True),
-        nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(4, 3, 3, 2, dilation=2), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
-        nn.Linear(12, 1, bias=False),
+        nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(4, 3, 3, 2, dilation=2),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 1, bias=False),
     )  # fmt: skip
 
 
-def normed(register, *names):
+def normed(register):
     """Return a function that builds a critic with spectral norm by ``register`` in all its layers."""
 
     def make():
@@ -93,7 +97,7 @@ class Residual(nn.Module):
         out += h
         main = F.avg_pool2d(self.main2(F.relu(self.main1(F.relu(out)))), 2)
         h = self.shortcut(F.avg_pool2d(out, 2)).sub(main)
-        return self.last(F.relu(h.add_(main)).sum(dim=(2, 3)))
+        return self.last(F.relu(h.add_(F.relu(main))).sum(dim=(2, 3)))
 
 
 class TwoHeads(nn.Module):
@@ -226,3 +230,41 @@ def path(model, step=False):
     """Return which path a critic's last penalty or step took."""
     reason = paths_of(model).get("critic step" if step else "gradient penalty")
     return "not run" if reason is None else "general" if reason else "fast"
+
+
+def penalty_by_hand(critic, real, fake):
+    penalty = penalty_at(critic, between(real, fake))
+    penalty.backward()
+    return [penalty.detach()]
+
+
+def penalty_of_ours(critic, real, fake):
+    penalty = fastgan.gradient_penalty(critic, real, fake, generator=draws())
+    penalty.backward()
+    return [penalty.detach()]
+
+
+def step_of_ours(critic, real, fake):
+    return fastgan.critic_step_wgan_gp(critic, real, fake, generator=draws())
+
+
+WAYS = pytest.mark.parametrize(
+    ("by_hand", "ours"), [(penalty_by_hand, penalty_of_ours), (step_by_hand, step_of_ours)], ids=["penalty", "step"]
+)
+
+
+def assert_right(base, by_hand, ours, calls=2, n=3):
+    """Assert that results, gradients, buffers and random numbers are those by hand, call after call; return ours."""
+    real, fake = pair(n)
+    stock, *others = copies(base, 3)
+    for run, models in ((by_hand, [stock]), (ours, others)):
+        for model in models:
+            torch.manual_seed(0)
+            found = []
+            for _ in range(calls):
+                found += [*run(model, real, fake), *gradients_of(model), *(b.clone() for b in model.buffers())]
+            found.append(torch.rand(3))
+            if model is stock:
+                gold = found
+            same(found, gold)
+    return others

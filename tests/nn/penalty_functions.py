@@ -55,12 +55,6 @@ def _in_place_view(m, h):
     return m.conv(h)
 
 
-def _in_place_used_later(m, h):
-    g = m.conv(h)
-    h.relu_()
-    return g + h
-
-
 def _in_place_on_view_used_later(m, h):
     v = h.flatten(1)
     v.relu_()
@@ -73,12 +67,6 @@ def _view_after_in_place(m, h):
     return v
 
 
-def _add_in_place_to_activation(m, h):
-    g = F.relu(h)
-    g += m.conv(h)
-    return g
-
-
 def _add_in_place_to_view(m, h):
     g = m.conv(h)
     g.flatten(1).add_(h.flatten(1))
@@ -89,12 +77,6 @@ def _add_to_itself(m, h):
     g = m.conv(F.relu(h))
     g += g
     return g
-
-
-def _in_place_twice(m, h):
-    h = F.leaky_relu(h, 0.2, inplace=True)
-    h = F.relu(h, inplace=True)
-    return F.leaky_relu_(m.conv(h), 0.1)
 
 
 def _chunks(m, h):
@@ -164,7 +146,8 @@ FAST = {
     "transposed": lambda m, h: m.conv(F.conv_transpose2d(h, m.conv.weight, None, 3, (1, 0), (2, 1), 1, 1)).mean(1),
     "weight-of-others": lambda m, h: F.conv2d(h, m.conv.weight * m.gain, m.gain * m.conv.bias),
     "constant-weight": lambda m, h: m.linear(F.relu(F.linear(h, torch.eye(4, dtype=h.dtype) + 0.1))),
-    "detached-weight": lambda m, h: F.conv2d(F.relu(F.conv2d(h, m.conv.weight.detach())), m.conv.weight.data[:, :, :1, :1]),
+    "detached-weight": lambda m, h: m.conv(F.relu(F.conv2d(h, m.conv.weight.detach(), padding=1))),
+    "data-of-a-weight": lambda m, h: m.conv(F.relu(F.conv2d(h, m.conv.weight.data))),
     "checkpoint": lambda m, h: checkpoint(m.conv, h, use_reentrant=False),
     "residual": lambda m, h: F.relu(h) + m.conv(F.relu(m.conv(F.relu(h)))),
     "diamond": lambda m, h: m.conv(h) - m.conv(F.relu(h)) + h,
