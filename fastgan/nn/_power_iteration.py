@@ -132,6 +132,12 @@ class _Pending(NamedTuple):
     place: int
     versions: tuple[int, int, int]
 
+    def fits(self, w: Weight) -> bool:
+        """Return whether this was made of the tensors of w as they are now."""
+        old = self.batch.weights[self.place]
+        same = old.weight is w.weight and old.u is w.u and old.v is w.v and old[3:] == w[3:]
+        return same and self.versions == w.versions()
+
 
 class _Ahead(threading.local):
     """What was made ahead of reads in this thread, by the id of the buffer u."""
@@ -153,18 +159,15 @@ def put_ahead(batch: Batch) -> list[int]:
 
 
 def is_ahead(w: Weight) -> bool:
-    """Return whether something waits for the next read of a weight."""
-    return id(w.u) in _ahead.pending
+    """Return whether something waits for the next read of just this weight."""
+    entry = _ahead.pending.get(id(w.u))
+    return entry is not None and entry.fits(w)
 
 
 def take_ahead(w: Weight) -> tuple[Batch, int] | None:
     """Return batch and index that were made for this read, None if there is none or what it was made of has changed."""
     entry = _ahead.pending.pop(id(w.u), None)
-    if entry is None:
-        return None
-    old = entry.batch.weights[entry.place]
-    same = all(a is b for a, b in zip(old[:3], w[:3], strict=True)) and old[3:] == w[3:]
-    return entry[:2] if same and entry.versions == w.versions() else None
+    return entry[:2] if entry is not None and entry.fits(w) else None
 
 
 def forget(keys: Iterable[int]) -> None:

@@ -44,7 +44,8 @@ class SpectralNorm(_SpectralNorm):
         if u is None or v is None:
             return None
         w = Weight(weight, u, v, self.dim, self.n_power_iterations if self.training else 0, self.eps, False)
-        return w if w.served() else None
+        # what was iterated ahead was asked before
+        return w if is_ahead(w) or w.served() else None
 
     def kept(self, w: Weight) -> Estimate | None:
         """Return the estimate that reads share, None if there is none or the weight has changed since."""
@@ -97,7 +98,7 @@ class LegacySpectralNorm(_Hook):
         """Return what a call needs, None if it has to go torch's way."""
         weight, u, v = (getattr(module, self.name + suffix) for suffix in ("_orig", "_u", "_v"))
         w = Weight(weight, u, v, self.dim, self.n_power_iterations if do_power_iteration else 0, self.eps, True)
-        return w if w.served() else None
+        return w if is_ahead(w) or w.served() else None
 
     def read(self, w: Weight) -> tuple[Batch, int]:
         """Return the batch that holds the estimate for this call, and the weight's place in it."""
