@@ -100,6 +100,18 @@ class Residual(nn.Module):
         return self.last(F.relu(h.add_(F.relu(main))).sum(dim=(2, 3)))
 
 
+class FromInput(nn.Module):
+    """Branches from the input, before the first weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 3, 3, 1, 1), nn.Linear(192, 1)
+
+    def forward(self, x):
+        h = F.leaky_relu(F.avg_pool2d(x, 3, 1, 1), 0.5)
+        return self.last((self.first(h) + h - x).flatten(1).relu())
+
+
 class TwoHeads(nn.Module):
     """A head whose result nobody uses, weights read through views and products, and a layer of two names."""
 
@@ -147,6 +159,7 @@ FAST = {
     "patch": patch,
     "upsampling": upsampling,
     "residual": Residual,
+    "from-input": FromInput,
     "two-heads": TwoHeads,
     "shared": Shared,
 }

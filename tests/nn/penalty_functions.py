@@ -67,6 +67,12 @@ def _view_after_in_place(m, h):
     return v
 
 
+def _add_in_place_to_activation(m, h):
+    g = F.leaky_relu(h, 0.2)
+    g += m.conv(h)
+    return g
+
+
 def _add_in_place_to_view(m, h):
     g = m.conv(h)
     g.flatten(1).add_(h.flatten(1))
@@ -164,6 +170,7 @@ ANY = {
     "in-place-view": _in_place_view,
     "in-place-on-view-used-later": _in_place_on_view_used_later,
     "view-after-in-place": _view_after_in_place,
+    "add-in-place-to-activation": _add_in_place_to_activation,
     "add-in-place-to-view": _add_in_place_to_view,
     "chunks": _chunks,
     "split": lambda m, h: h.split([1, 3], 1)[1] * 2,

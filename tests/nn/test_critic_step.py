@@ -111,6 +111,7 @@ def test_in_no_grad(name):
         with torch.no_grad():
             got = ours(critic, real, fake)
         same(got, gold)
+        assert path(critic, step=True) == "fast"
 
 
 @pytest.mark.parametrize("name", ["dcgan", "two-heads", "shared", "spectral", "silu"])

@@ -211,7 +211,7 @@ def test_without_gradients_there_is_a_value_and_no_graph(name):
     critic = build(CRITICS[name]).eval()
     with torch.no_grad():
         penalty = fastgan.gradient_penalty(critic, real, fake, generator=draws())
-    assert not penalty.requires_grad
+    assert not penalty.requires_grad and path(critic) == ("general" if name == "silu" else "fast")
     same([penalty], [penalty_at(critic, between(real, fake)).detach()])
 
 
