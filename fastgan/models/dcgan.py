@@ -5,6 +5,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from fastgan.nn import utils
+
 IMAGE_SIZES = (32, 64, 128)
 NORMS: dict[str, Callable[[int], nn.Module] | None] = {
     "batch": nn.BatchNorm2d,
@@ -110,18 +112,12 @@ class Discriminator(nn.Module):
             width *= 2
         layers.append(nn.Conv2d(width, 1, 4, 1, 0, bias=ends_bias))
         if spectral_norm:
-            layers = [_normalised(layer) if isinstance(layer, nn.Conv2d) else layer for layer in layers]
+            layers = [utils.spectral_norm(layer) if isinstance(layer, nn.Conv2d) else layer for layer in layers]
         self.main = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, channels, image_size, image_size) to logits (N,), positive for real."""
         return self.main(images).flatten()
-
-
-def _normalised(layer: nn.Module) -> nn.Module:
-    from fastgan.nn.utils import spectral_norm
-
-    return spectral_norm(layer)
 
 
 def _leaky() -> nn.Module:

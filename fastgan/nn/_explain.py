@@ -10,6 +10,7 @@ from torch import nn
 from fastgan import backends
 from fastgan.nn._explain_spectral_norm import spectral_norms
 from fastgan.nn._layers import ACT, CONV, NORM, Activation, activation_of, changes_input, kind_of, parts, scan
+from fastgan.nn._penalty import paths_of
 from fastgan.nn._plain import why_not_here
 from fastgan.nn._reasons import (
     shows_output,
@@ -40,7 +41,8 @@ def explain(model: nn.Module) -> str:
     r"""Return a table of how each layer of a model runs: fused or not, on which backend, and why not.
 
     The table holds for now and for inputs of the parameters' type on their device: hooks, backends and ``use_backend``
-    may change, and inputs of another kind run layer by layer.
+    may change, and inputs of another kind run layer by layer. Of a critic that ``gradient_penalty`` or
+    ``critic_step_wgan_gp`` has run, the last lines say which way they take.
 
     Args:
         model: any module, converted or not.
@@ -68,8 +70,16 @@ def explain(model: nn.Module) -> str:
             grouped.update(paths)
             rows.append((" + ".join(paths), _what(group), *_verdict(group)))
         rows.extend(norms)
+    rows.extend(_penalty(name, reason) for name, reason in paths_of(model).items())
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     return "\n".join(_line(row, widths) for row in rows)
+
+
+def _penalty(name: str, reason: str) -> Row:
+    """Return the row of a gradient penalty or critic step that has run."""
+    if reason:
+        return f"({name})", "", "no", "", f"by autograd, as one would by hand: {reason}"
+    return f"({name})", "", "yes", "", "4 passes: forward, input gradient, tangent, weight gradient"
 
 
 class _Layers(NamedTuple):

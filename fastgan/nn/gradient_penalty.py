@@ -43,7 +43,7 @@ def gradient_penalty(
 
     A critic of linear maps and piecewise-linear activations, each sample for itself, takes 4 passes: forward and input
     gradient here, tangent and weight gradient in backward, where autograd would also go through one on zeros. Any other
-    critic is differentiated twice by autograd. ``fastgan.explain(critic)`` says which, and why.
+    critic is differentiated twice by autograd. ``fastgan.explain(critic)`` then says which, and why.
 
     Args:
         critic: maps (N, ...) to scores (N, ...) of any further shape; a ``torch.nn.Module`` for the 4 passes.
@@ -98,7 +98,8 @@ def critic_step_wgan_gp(
     real, fake and the points between them, 3N samples; one input gradient of 3N (N in the first layer); one tangent of
     N, up to the last layer but one; one weight gradient of 3N. Stock autograd takes 12 passes of N where these are 10,
     2 of them on zeros. Any other critic runs its three forwards and autograd, as one would by hand.
-    ``fastgan.explain(critic)`` says which, and why. On the 4 passes the critic is called once, with 3N samples.
+    ``fastgan.explain(critic)`` then says which, and why. On the 4 passes the critic is called once, with 3N samples,
+    and what hooks kept of its values is overwritten.
 
     Args:
         critic, real, fake, weight, target, generator: as in ``gradient_penalty``.

@@ -9,7 +9,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.mark.parametrize("name", ["convert_existing_gan", "write_your_own"])
+@pytest.mark.parametrize("name", ["convert_existing_gan", "write_your_own", "wgan_gp"])
 def test_example(monkeypatch, capsys, name):
     monkeypatch.setattr(sys, "argv", [name, "--steps", "3"])
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")

@@ -8,10 +8,6 @@ import pytest
 
 from fastgan.train import TrainConfig
 
-from . import stand_ins
-
-stand_ins.install()
-
 
 def idx_bytes(images):
     return struct.pack(">4B3I", 0, 0, 8, 3, *images.shape) + images.tobytes()
