@@ -122,7 +122,8 @@ class Tape(TorchFunctionMode):
         node.output = len(self.values)
         self.values.append(value)
         self.nodes.append(node)
-        self.behind_weight.append(node.weight is not None or any(self.behind_weight[i] for i in node.inputs))
+        parameters = node.weight is not None or node.bias is not None
+        self.behind_weight.append(parameters or any(self.behind_weight[i] for i in node.inputs))
         self._places[id(value)] = node.output
         return value
 

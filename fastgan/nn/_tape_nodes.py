@@ -68,16 +68,21 @@ class Linear(Node):
 
 
 class Activation(Node):
-    """y = relu(x) or leaky_relu(x), whose derivative shows in y."""
+    """y = act(x + bias), for an activation whose derivative shows in y."""
 
-    def __init__(self, x: int, activation: str, negative_slope: float) -> None:
-        self.inputs, self.activation, self.negative_slope = (x,), activation, negative_slope
+    def __init__(self, x: int, activation: str, negative_slope: float, bias: Tensor | None = None) -> None:
+        self.inputs, self.bias, self.activation, self.negative_slope = (x,), bias, activation, negative_slope
 
     def input_gradients(self, tape: Tape, dy: Tensor, part: slice) -> list[Tensor]:
         return [_masked(dy, tape.values[self.output][part], self.activation, self.negative_slope)]
 
     def tangent(self, tape: Tape, tangents: list[Tensor]) -> Tensor:
         return _tangent(tape, self.output, tangents[0], self.activation, self.negative_slope)
+
+    def bias_gradient(self, tape: Tape, dy: Tensor, part: slice) -> Tensor:
+        assert self.bias is not None
+        y = tape.values[self.output][part]
+        return ops.bias_act.bias_act_db(dy, y, self.activation, self.negative_slope).to(self.bias.dtype)
 
 
 class Reshape(Node):

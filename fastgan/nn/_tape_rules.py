@@ -136,9 +136,13 @@ def _relu(tape: Tape, input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def _bias_act(tape: Tape, x: Tensor, bias: Tensor | None, activation: str, negative_slope: float) -> Tensor:
-    if bias is not None or activation not in PIECEWISE_LINEAR:
-        raise Curved(f"{activation} is not piecewise linear" if bias is None else "a bias stands alone")
-    return _activate(tape, x, activation, negative_slope, False)
+    if activation not in PIECEWISE_LINEAR:
+        raise Curved(f"{activation} is not piecewise linear")
+    _check_parameters(tape, bias=bias)
+    place = tape.place(x)
+    assert place is not None
+    y = ops.bias_act.bias_act(x, None if bias is None else bias.detach(), activation, negative_slope)
+    return tape.append(Activation(place, activation, negative_slope, bias), y)
 
 
 def _add(tape: Tape, input: Any, other: Any, *, alpha: int = 1, sign: int = 1) -> Tensor:

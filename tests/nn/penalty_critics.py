@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import fastgan
+from fastgan.nn import BiasAct
 from fastgan.nn._penalty import paths_of
 
 from .common import assert_same, images
@@ -145,6 +146,18 @@ class Shared(nn.Module):
         return F.linear(h, self.weight.flatten(1)[:1, :4])
 
 
+def biases():
+    """Biases that are no part of a convolution, one on the image itself."""
+    model = nn.Sequential(
+        BiasAct(3, activation="relu"), nn.Conv2d(3, 4, 4, 2, 1, bias=False), BiasAct(4),
+        nn.Conv2d(4, 5, 3, bias=False), BiasAct(5, activation="identity"), nn.Conv2d(5, 1, 2), nn.Flatten(0),
+    )  # fmt: skip
+    for layer in model:
+        if isinstance(layer, BiasAct):
+            nn.init.normal_(layer.bias)
+    return model
+
+
 def spectral_old(layer):
     return torch.nn.utils.spectral_norm(layer)
 
@@ -162,6 +175,7 @@ FAST = {
     "from-input": FromInput,
     "two-heads": TwoHeads,
     "shared": Shared,
+    "biases": biases,
 }
 # iterate in training mode: a step takes the general path there
 SPECTRAL = {

@@ -144,12 +144,13 @@ def test_explaining_changes_nothing(backend):
 def test_the_way_of_a_gradient_penalty():
     model = nn.Sequential(nn.Conv2d(3, 4, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 8))
     assert "penalty" not in fastgan.explain(model)
-    fastgan.gradient_penalty(model, images(), images())
+    real, fake = images(seed=1, dtype=torch.float32), images(seed=2, dtype=torch.float32)
+    fastgan.gradient_penalty(model, real, fake)
     passes = "yes 4 passes: forward, input gradient, tangent, weight gradient"
     assert row(fastgan.explain(model), "(gradient penalty)") == f"(gradient penalty) {passes}"
     assert "(critic step)" not in fastgan.explain(model)
     model[1] = nn.SiLU()
-    fastgan.critic_step_wgan_gp(model, images(), images())
+    fastgan.critic_step_wgan_gp(model, real, fake)
     reason = "silu is not known to be linear, or piecewise linear, in each sample"
     expected = f"(critic step) no by autograd, as one would by hand: {reason}"
     assert row(fastgan.explain(model), "(critic step)") == expected
