@@ -49,9 +49,37 @@ def norm_act_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def provider_table(result: dict[str, Any]) -> str:
+    """Return a Markdown table with a row for each provider of each case; ratios are of the best stock provider."""
+    cases: dict[tuple, dict[str, dict[str, Any]]] = {}
+    for row in result["rows"]:
+        cases.setdefault((row["case"], row["dtype"], row["direction"]), {})[row["provider"]] = row
+    lines = [
+        "| case | provider | p20 ms | p50 ms | p80 ms | ratio of the best |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for (case, dtype, direction), providers in cases.items():
+        best = min(row["p50_ms"] for name, row in providers.items() if "p50_ms" in row and "fastgan" not in name)
+        for name, row in providers.items():
+            what = f"| {case}, {dtype}, {direction} | {name}"
+            if "failed" in row:
+                lines.append(f"{what} | {row['failed']} | | | |")
+                continue
+            ratio = f"{best / row['p50_ms']:.2f}" if "fastgan" in name else ""
+            times = " | ".join(f"{row[key]:.2f}" for key in ("p20_ms", "p50_ms", "p80_ms"))
+            lines.append(f"{what} | {times} | {ratio} |")
+    return "\n".join(lines)
+
+
 SUITES = {
     "conv_norm_act": (
         "Forward + backward of the layers of DCGAN-64, batch 64, in training, median ms.", conv_norm_act_table,
+    ),
+    "gradient_penalty": (
+        "A WGAN-GP critic step: both scores, penalty, all gradients; batch 64; biases, LeakyReLU, no norm.", provider_table,
+    ),
+    "spectral_norm": (
+        "Spectral norm of all layers of DCGAN-64's discriminator in training, without the convolutions.", provider_table,
     ),
     "norm_act": ("Forward + backward of batch norm + LeakyReLU(0.2) in training, median ms.", norm_act_table),
 }  # fmt: skip
