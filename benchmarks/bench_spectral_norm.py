@@ -1,4 +1,4 @@
-"""Spectral norm of all layers of DCGAN-64's discriminator in training: torch's parametrization, its older hook, fastgan.
+"""Spectral norm of all layers of DCGAN-64's discriminator in training: torch's two kinds and fastgan's.
 
 ``python -m benchmarks.bench_spectral_norm --out FILE`` times all providers in turn and writes one JSON file.
 

@@ -76,10 +76,12 @@ SUITES = {
         "Forward + backward of the layers of DCGAN-64, batch 64, in training, median ms.", conv_norm_act_table,
     ),
     "gradient_penalty": (
-        "A WGAN-GP critic step: both scores, penalty, all gradients; batch 64; biases, LeakyReLU, no norm.", provider_table,
+        "A WGAN-GP critic step: both scores, penalty, all gradients; batch 64; biases, LeakyReLU, no norm.",
+        provider_table,
     ),
     "spectral_norm": (
-        "Spectral norm of all layers of DCGAN-64's discriminator in training, without the convolutions.", provider_table,
+        "Spectral norm of all layers of DCGAN-64's discriminator in training, without the convolutions.",
+        provider_table,
     ),
     "norm_act": ("Forward + backward of batch norm + LeakyReLU(0.2) in training, median ms.", norm_act_table),
 }  # fmt: skip

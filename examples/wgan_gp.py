@@ -1,6 +1,6 @@
 """A WGAN-GP critic trained in three ways that give the same gradients: by hand, with the penalty, with the whole step.
 
-    python examples/wgan_gp.py [--way hand|penalty|step] [--steps 20]
+python examples/wgan_gp.py [--way hand|penalty|step] [--steps 20]
 """
 
 import argparse
