@@ -5,40 +5,10 @@
 
 #include "cuda/conv_norm_act.cuh"
 #include "cuda/conv_norm_act.h"
+#include "cuda/launch.cuh"
 
 namespace fastgan {
 namespace {
-
-template <typename T, typename A>
-struct Types {
-  using scalar_t = T;
-  using acc_t = A;
-};
-
-template <typename F>
-auto with_types(Type type, F f) {
-  switch (type) {
-    case Type::float16:
-      return f(Types<__half, float>{});
-    case Type::bfloat16:
-      return f(Types<__nv_bfloat16, float>{});
-    case Type::float32:
-      return f(Types<float, float>{});
-    default:
-      return f(Types<double, double>{});
-  }
-}
-
-template <typename... Parameters, typename... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks_x, int64_t blocks_y, int threads, cudaStream_t stream,
-                   Arguments... arguments) {
-  if (blocks_x > INT_MAX || blocks_y > 65535) return cudaErrorInvalidValue;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(unsigned(blocks_x), unsigned(blocks_y));
-  config.blockDim = dim3(unsigned(threads));
-  config.stream = stream;
-  return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
-}
 
 bool valid(const ConvNormActParams& p) {
   return p.big.channels >= 1 && p.big.channels <= 4 && p.small.channels >= 1 && p.kernel_h >= 1 && p.kernel_h <= 7 &&
@@ -104,8 +74,8 @@ cudaError_t launch_conv_norm_act_gather(const ConvNormActParams& p, cudaStream_t
     using scalar_t = typename decltype(types)::scalar_t;
     using acc_t = typename decltype(types)::acc_t;
     const int64_t tiles = int64_t(p.batch) * parts(p.small.height * p.small.width, kPixels<acc_t>);
-    return launch(conv_norm_act_gather_kernel<scalar_t, acc_t>, tiles, parts(p.small.channels, kColumns), kThreads,
-                  stream, p, vectors<scalar_t>(p.small, p.out));
+    return launch(conv_norm_act_gather_kernel<scalar_t, acc_t>, Blocks{tiles, parts(p.small.channels, kColumns)},
+                  kThreads, stream, p, vectors<scalar_t>(p.small, p.out));
   });
 }
 
@@ -118,11 +88,12 @@ cudaError_t launch_conv_norm_act_scatter(const ConvNormActParams& p, cudaStream_
     const ScatterTiles s = cut<scalar_t, acc_t>(p);
     if (far(p, s)) {
       const int64_t size = int64_t(p.batch) * p.big.height * p.big.width;
-      return launch(conv_norm_act_scatter_far_kernel<scalar_t, acc_t>, (size - 1) / kThreads + 1, 1, kThreads, stream,
-                    p, s.step_h, s.step_w);
+      return launch(conv_norm_act_scatter_far_kernel<scalar_t, acc_t>, Blocks{(size - 1) / kThreads + 1}, kThreads,
+                    stream, p, s.step_h, s.step_w);
     }
-    return launch(conv_norm_act_scatter_kernel<scalar_t, acc_t>, int64_t(p.batch) * s.tiles_h * s.tiles_w,
-                  parts(p.big.channels, s.channels), kThreads, stream, p, s);
+    return launch(conv_norm_act_scatter_kernel<scalar_t, acc_t>,
+                  Blocks{int64_t(p.batch) * s.tiles_h * s.tiles_w, parts(p.big.channels, s.channels)}, kThreads, stream,
+                  p, s);
   });
 }
 
@@ -137,11 +108,11 @@ cudaError_t launch_conv_norm_act_wgrad(const ConvNormActParams& p, cudaStream_t 
     const int tiles = parts(p.small.channels, kColumns) * parts(taps(p), kColumns);
     if (s.blocks > 0) {
       const cudaError_t error =
-          launch(conv_norm_act_wgrad_kernel<scalar_t, acc_t>, s.blocks, tiles, kThreads, stream, p, s);
+          launch(conv_norm_act_wgrad_kernel<scalar_t, acc_t>, Blocks{s.blocks, tiles}, kThreads, stream, p, s);
       if (error != cudaSuccess) return error;
     }
     const int64_t size = int64_t(p.small.channels) * taps(p);
-    return launch(conv_norm_act_wgrad_sum_kernel<scalar_t, acc_t>, (size - 1) / kSumColumns + 1, 1,
+    return launch(conv_norm_act_wgrad_sum_kernel<scalar_t, acc_t>, Blocks{(size - 1) / kSumColumns + 1},
                   kSumLanes * kSumColumns, stream, static_cast<const acc_t*>(p.workspace),
                   static_cast<scalar_t*>(p.out), size, s.blocks);
   });

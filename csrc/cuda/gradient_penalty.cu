@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(kThreads) gradient_penalty_kernel(const Gradie
 template <typename scalar_t, typename acc_t, int N>
 cudaError_t run(const GradientPenaltyInterpolateParams& p, cudaStream_t stream) {
   const int64_t blocks = ceil_div(p.batch * p.inner / N, kThreads);
-  return launch(gradient_penalty_interpolate_kernel<scalar_t, acc_t, N>, blocks, kThreads, stream, p);
+  return launch(gradient_penalty_interpolate_kernel<scalar_t, acc_t, N>, Blocks{blocks}, kThreads, stream, p);
 }
 
 template <typename scalar_t, typename acc_t, int N>
@@ -174,10 +174,10 @@ cudaError_t run(const GradientPenaltyParams& p, cudaStream_t stream) {
   const int64_t count = blocks(p, s);
   if (count > 0) {
     const cudaError_t error =
-        launch(gradient_penalty_squares_kernel<scalar_t, acc_t, N>, count, kThreads, stream, p, s);
+        launch(gradient_penalty_squares_kernel<scalar_t, acc_t, N>, Blocks{count}, kThreads, stream, p, s);
     if (error != cudaSuccess) return error;
   }
-  return launch(gradient_penalty_kernel<scalar_t, acc_t, N>, count + 1, kThreads, stream, p, s);
+  return launch(gradient_penalty_kernel<scalar_t, acc_t, N>, Blocks{count + 1}, kThreads, stream, p, s);
 }
 
 template <typename Params>

@@ -31,12 +31,16 @@ cudaError_t with_types(Type type, F f) {
   }
 }
 
+struct Blocks {
+  int64_t x, y = 1;
+};
+
 template <typename... Parameters, typename... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, cudaStream_t stream,
+cudaError_t launch(void (*kernel)(Parameters...), Blocks blocks, int threads, cudaStream_t stream,
                    Arguments... arguments) {
-  if (blocks > INT_MAX) return cudaErrorInvalidValue;
+  if (blocks.x > INT_MAX || blocks.y > 65535) return cudaErrorInvalidValue;
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(unsigned(blocks));
+  config.gridDim = dim3(unsigned(blocks.x), unsigned(blocks.y));
   config.blockDim = dim3(unsigned(threads));
   config.stream = stream;
   return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);

@@ -3,6 +3,7 @@
 #include <cooperative_groups.h>
 #include <cuda_runtime.h>
 
+#include "cuda/launch.cuh"
 #include "cuda/spectral_norm.cuh"
 
 namespace fastgan {
@@ -152,7 +153,7 @@ __global__ void __launch_bounds__(kSpectralThreads, 2)
 }
 
 // As many blocks as run at once, which barriers of the grid need.
-cudaError_t launch(void (*kernel)(SpectralNormParams), const SpectralNormParams& p, cudaStream_t stream) {
+cudaError_t launch_together(void (*kernel)(SpectralNormParams), const SpectralNormParams& p, cudaStream_t stream) {
   int device = 0, processors = 0, blocks = 0;
   cudaError_t error = cudaGetDevice(&device);
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
@@ -179,30 +180,20 @@ int64_t place(SpectralNormParams& p) {
 
 cudaError_t launch_spectral_norm_power_iteration(SpectralNormParams p, cudaStream_t stream) {
   place(p);
-  switch (p.type) {
-    case Type::float16:
-      return launch(spectral_norm_power_iteration_kernel<__half, float>, p, stream);
-    case Type::bfloat16:
-      return launch(spectral_norm_power_iteration_kernel<__nv_bfloat16, float>, p, stream);
-    case Type::float32:
-      return launch(spectral_norm_power_iteration_kernel<float, float>, p, stream);
-    default:
-      return launch(spectral_norm_power_iteration_kernel<double, double>, p, stream);
-  }
+  return with_types(p.type, [&](auto types) {
+    using scalar_t = typename decltype(types)::scalar_t;
+    using acc_t = typename decltype(types)::acc_t;
+    return launch_together(spectral_norm_power_iteration_kernel<scalar_t, acc_t>, p, stream);
+  });
 }
 
 cudaError_t launch_spectral_norm_bwd(SpectralNormParams p, cudaStream_t stream) {
   place(p);
-  switch (p.type) {
-    case Type::float16:
-      return launch(spectral_norm_bwd_kernel<__half, float>, p, stream);
-    case Type::bfloat16:
-      return launch(spectral_norm_bwd_kernel<__nv_bfloat16, float>, p, stream);
-    case Type::float32:
-      return launch(spectral_norm_bwd_kernel<float, float>, p, stream);
-    default:
-      return launch(spectral_norm_bwd_kernel<double, double>, p, stream);
-  }
+  return with_types(p.type, [&](auto types) {
+    using scalar_t = typename decltype(types)::scalar_t;
+    using acc_t = typename decltype(types)::acc_t;
+    return launch_together(spectral_norm_bwd_kernel<scalar_t, acc_t>, p, stream);
+  });
 }
 
 int64_t spectral_norm_workspace(const SpectralNormParams& p) {

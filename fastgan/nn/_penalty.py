@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from fastgan import ops
 from fastgan.backends.layout import accumulate_dtype
 from fastgan.nn._tape import Curved, Tape
+from fastgan.nn._tape_rules import record_call
 
 Critic = Callable[[Tensor], Tensor]
 # weight, target and one_sided of the op
@@ -44,7 +45,7 @@ def taped(critic: Any, x: Tensor, start: int) -> Tape | None:
     tried, reason = known.get(start > 0, (mode, ""))
     if reason and tried == mode:
         return None
-    tape, reason = Tape(x, start), ""
+    tape, reason = Tape(x, start, record_call), ""
     try:
         if any(m._backward_hooks or m._backward_pre_hooks for m in critic.modules()):
             raise Curved("a layer has backward hooks")

@@ -73,12 +73,13 @@ class Tape(TorchFunctionMode):
     Args:
         x: (N, ...), the critic's input; its values from ``start`` on are overwritten by ``weight_gradients``.
         start: the first sample that counts with its tangent.
+        run_call: runs and records one call of a torch function: (tape, function, args, kwargs).
     Raises (by ``record``): Curved with the reason why this cannot be done.
     """
 
-    def __init__(self, x: Tensor, start: int) -> None:
+    def __init__(self, x: Tensor, start: int, run_call: Callable[[Tape, Any, tuple, dict], Any]) -> None:
         super().__init__()
-        self.x, self.start = x, start
+        self.x, self.start, self.run_call = x, start, run_call
         self.values: list[Tensor] = [x]
         self.nodes: list[Node] = []
         self.gradients: dict[int, Tensor] = {}
@@ -132,9 +133,7 @@ class Tape(TorchFunctionMode):
         return place == 0 or any(place in node.inputs for node in self.nodes)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        from fastgan.nn._tape_rules import record_call
-
-        return record_call(self, func, args, kwargs or {})
+        return self.run_call(self, func, args, kwargs or {})
 
     def weights(self) -> list[Tensor]:
         """Return the weights that want a gradient, in the order of ``weight_gradients`` with ``start`` 0."""
