@@ -97,13 +97,15 @@ def _undone_on_error(critic: nn.Module, x: Tensor, several_calls: bool) -> Itera
             if buffer._version != version:
                 buffer.detach().copy_(value)
         torch.set_rng_state(states[0])
-        if x.is_cuda:
+        if len(states) > 1:
             torch.cuda.set_rng_state(states[1], x.device)
         raise
 
 
 def _random_states(x: Tensor) -> list[Tensor]:
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(x.device)] if x.is_cuda else [])]
+    # a CUDA graph that is being captured holds the state
+    on_gpu = x.is_cuda and not torch.cuda.is_current_stream_capturing()
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(x.device)] if on_gpu else [])]
 
 
 class _FastPenalty(torch.autograd.Function):
