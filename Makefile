@@ -56,6 +56,9 @@ format: build
 # what a machine with a GPU is for: its tests, then its figures
 gpu: test-gpu
 	$(PY) -m benchmarks.bench_conv_norm_act --device cuda --repeats 51 --out benchmarks/results/gpu/conv_norm_act.json
+	$(PY) -m benchmarks.bench_spectral_norm --device cuda --out benchmarks/results/gpu/spectral_norm.json
+	$(PY) -m benchmarks.bench_gradient_penalty --device cuda --repeats 51 --out benchmarks/results/gpu/gradient_penalty.float32.json
+	$(PY) -m benchmarks.bench_gradient_penalty --device cuda --repeats 51 --dtype bfloat16 --out benchmarks/results/gpu/gradient_penalty.bfloat16.json
 
 bench: build
 	$(PY) -m pytest benchmarks --benchmark-only

@@ -1,6 +1,6 @@
 """A WGAN-GP critic step: both scores, gradient penalty and all gradients, against eager and compiled PyTorch.
 
-``python -m benchmarks.bench_gradient_penalty --out FILE`` times all providers in turn and writes one JSON file.
+``python -m benchmarks.bench_gradient_penalty --out FILE [--device cuda]`` times all providers in turn.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ def _compiled() -> Step:
 class Case:
     """One critic, its inputs and what runs on them."""
 
-    def __init__(self, layers: list[cases.Layer], batch: int, dtype: torch.dtype) -> None:
+    def __init__(self, layers: list[cases.Layer], batch: int, dtype: torch.dtype, device: str) -> None:
         torch.manual_seed(0)
-        self.stock = critic(layers).to(dtype)
+        self.stock = critic(layers).to(device, dtype)
         size, channels = layers[0].size, layers[0].in_channels
-        self.real, self.fake = torch.randn(2, batch, channels, size, size).to(dtype)
-        self.t = torch.rand(batch, 1, 1, 1).to(dtype)
+        self.real, self.fake = torch.randn(2, batch, channels, size, size).to(device, dtype)
+        self.t = torch.empty(batch, 1, 1, 1, device=device, dtype=dtype)
         self.models: dict[str, nn.Module] = {}
 
     def provider(self, name: str, step: Step) -> Callable[[], Tensor]:
@@ -91,7 +91,7 @@ class Case:
     def check(self, providers: dict[str, Callable[[], Tensor]], tolerance: float) -> dict[str, str]:
         """Return for each provider why it is not timed: it failed, or its gradients are wrong; empty for none."""
         torch.manual_seed(1)
-        self.t.copy_(torch.rand(self.t.shape[0]).reshape(self.t.shape))
+        self.t.copy_(torch.rand(self.t.shape[0], device=self.t.device).reshape(self.t.shape))
         exact = copy.deepcopy(self.stock).double()
         by_hand(exact, self.real.double(), self.fake.double(), self.t.double()).backward()
         reasons = {}
@@ -116,14 +116,14 @@ def _providers(case: Case, compiled: bool) -> dict[str, Callable[[], Tensor]]:
     return {name: case.provider(name, step) for name, step in steps.items()}
 
 
-def rows(dtype: torch.dtype, repeats: int, size: int, batch: int, compiled: bool) -> list[dict]:
+def rows(dtype: torch.dtype, repeats: int, size: int, batch: int, compiled: bool, device: str) -> list[dict]:
     """Return a row for each provider, a wrong or failing one with its reason and without times."""
     layers = [layer for layer in cases.dcgan(size) if layer.name.startswith("D")]
-    case = Case(layers, batch, dtype)
+    case = Case(layers, batch, dtype, device)
     providers = _providers(case, compiled)
     reasons = case.check(providers, 1e-3 if dtype == torch.float32 else 0.1)
     sound = {name: run for name, run in providers.items() if not reasons[name]}
-    measured = timing.interleaved(sound, repeats, warm_up=1)
+    measured = timing.interleaved(sound, repeats, 1, device)
     about = {"case": f"WGAN-GP critic, {size} px", "batch": batch, "dtype": cases.name(dtype), "direction": "step"}
     found = []
     for name in providers:
@@ -139,9 +139,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, choices=(32, 64, 128), help="pixels")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--dtype", choices=[cases.name(dtype) for dtype in cases.DTYPES], default="float32")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     a = parser.parse_args()
-    timing.write(a.out, rows(getattr(torch, a.dtype), a.repeats, a.size, a.batch, not a.no_compile))
+    found = rows(getattr(torch, a.dtype), a.repeats, a.size, a.batch, not a.no_compile, a.device)
+    timing.write(a.out, found, a.device)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Spectral norm of all layers of DCGAN-64's discriminator in training: torch's two kinds and fastgan's.
 
-``python -m benchmarks.bench_spectral_norm --out FILE`` times all providers in turn and writes one JSON file.
+``python -m benchmarks.bench_spectral_norm --out FILE [--device cuda]`` times all providers in turn.
 
 Each provider brings the five weights to the point where a convolution takes them, iterating once, and its backward
 takes their gradients back to the parameters. fastgan does so as inside a converted Sequential: one iteration and one
@@ -25,10 +25,11 @@ from fastgan.nn._power_iteration import forget
 from fastgan.nn._spectral_norm import folded_weight, prefetch
 
 
-def _layers(norm: Callable[..., Any]) -> list[Any]:
+def _layers(norm: Callable[..., Any], device: str) -> list[Any]:
     torch.manual_seed(0)
     layers = [layer for layer in cases.dcgan(64) if layer.name.startswith("D")]
-    return [norm(nn.Conv2d(la.in_channels, la.out_channels, la.kernel_size, bias=False)) for la in layers]
+    sizes = [(la.in_channels, la.out_channels, la.kernel_size) for la in layers]
+    return [norm(nn.Conv2d(*size, bias=False, device=device)) for size in sizes]
 
 
 def _parametrized(layers: list[Any]) -> list[Tensor]:
@@ -58,10 +59,10 @@ PROVIDERS: dict[str, tuple[Callable[..., Any], Callable[[list[Any]], list[Tensor
 }
 
 
-def _run(name: str, backward: bool) -> tuple[Callable[[], list[Tensor]], list[Any]]:
+def _run(name: str, backward: bool, device: str) -> tuple[Callable[[], list[Tensor]], list[Any]]:
     norm, read = PROVIDERS[name]
-    layers = _layers(norm)
-    gradients = [torch.randn(layer.weight.shape) for layer in layers]
+    layers = _layers(norm, device)
+    gradients = [torch.randn(layer.weight.shape, device=device) for layer in layers]
 
     def run() -> list[Tensor]:
         for layer in layers:
@@ -86,12 +87,12 @@ def _check(name: str, layers: list[Any]) -> None:
             raise SystemExit(f"{name}: sigma is {sigma}, the largest singular value {exact}")
 
 
-def rows(repeats: int) -> list[dict]:
+def rows(repeats: int, device: str) -> list[dict]:
     """Return a row for each provider and direction."""
     found = []
     for direction in ("forward", "forward+backward"):
-        made = {name: _run(name, direction != "forward") for name in PROVIDERS}
-        measured = timing.interleaved({name: run for name, (run, _) in made.items()}, repeats)
+        made = {name: _run(name, direction != "forward", device) for name in PROVIDERS}
+        measured = timing.interleaved({name: run for name, (run, _) in made.items()}, repeats, device=device)
         for name, (_, layers) in made.items():
             _check(name, layers)
             case = {"case": "DCGAN-64 D, 5 layers", "dtype": "float32", "direction": direction, "provider": name}
@@ -104,8 +105,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--repeats", type=int, default=51)
-    arguments = parser.parse_args()
-    timing.write(arguments.out, rows(arguments.repeats))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    a = parser.parse_args()
+    timing.write(a.out, rows(a.repeats, a.device), a.device)
 
 
 if __name__ == "__main__":
