@@ -1,12 +1,14 @@
 """A critic step of WGAN-GP equals the one by hand, with its three forwards."""
 
 import copy
+import functools
 
 import pytest
 import torch
 from torch import nn
 
 import fastgan
+from fastgan.nn.utils import spectral_norm
 
 from .common import generator, images, latents
 from .penalty_critics import (
@@ -19,6 +21,7 @@ from .penalty_critics import (
     draws,
     gradients_of,
     mlp,
+    normed,
     pair,
     path,
     penalty_at,
@@ -48,6 +51,18 @@ def test_equals_three_forwards(name, training):
         same(list(model.buffers()), list(stock.buffers()))
         fast = name in FAST or (name in SPECTRAL and not training)
         assert path(model, step=True) == ("fast" if fast else "general")
+
+
+def test_spectral_norm_per_step_takes_the_passes():
+    """The reads of a step share sigma, so that one forward does what three do; each step iterates."""
+    real, fake = pair()
+    base = build(normed(functools.partial(spectral_norm, per="step")))
+    stock, plain, converted = copies(base, 3)
+    for model in (plain, converted):
+        before = [b.clone() for b in model.buffers()]
+        same(ours(model, real, fake), by_hand(copy.deepcopy(stock), real, fake))
+        assert path(model, step=True) == "fast"
+        assert not all(map(torch.equal, before, model.buffers()))
 
 
 @pytest.mark.parametrize("name", ["mlp", "dcgan", "residual", "tanh"])
