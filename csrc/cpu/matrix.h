@@ -5,8 +5,9 @@
 
 namespace fastgan {
 
-// Rows that one call takes at most.
+// Rows that one call takes at most, and bytes of lanes for which the loops keep all in registers.
 constexpr int64_t kMatrixRows = 4;
+constexpr int kLineBytes = 64;
 
 // Rows of n values lie `stride` apart; value i of a row belongs to lane i % lanes.
 template <typename T>

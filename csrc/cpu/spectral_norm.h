@@ -17,8 +17,10 @@ namespace fastgan {
 using at::Tensor;
 using Tensors = at::TensorList;
 
-// Elements and rows of a task, lanes and terms of a sum in T.
-constexpr int64_t kMatrixTask = 1 << 17, kMostRows = 256, kMatrixLanes = 64, kTerms = 128;
+// Elements and rows of a task, terms of a sum in T.
+constexpr int64_t kMatrixTask = 1 << 17, kMostRows = 256, kTerms = 128;
+template <typename T>
+constexpr int64_t kMatrixLanes = kLineBytes / int64_t(sizeof(T));
 
 // Memory of this thread, one piece a slot; it stays allocated, since fresh pages cost more than the arithmetic.
 template <typename T, int Slot>
@@ -49,7 +51,7 @@ class Matrix {
     pixels = last && x_is_u ? after / std::max<int64_t>(sizes[1], 1) : 1;
     row_size = columns * inner;
     lanes = std::max<int64_t>(inner, 1);
-    while (lanes < kMatrixLanes && lanes < row_size) lanes *= 2;
+    while (lanes < kMatrixLanes<T> && lanes < row_size) lanes *= 2;
     const int64_t groups = kMatrixTask / (kMatrixRows * std::max<int64_t>(row_size, 1));
     task_rows = std::clamp(groups * kMatrixRows, kMatrixRows, kMostRows);
     tasks = row_size == 0 ? 0 : (rows + task_rows - 1) / task_rows;

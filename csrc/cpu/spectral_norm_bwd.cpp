@@ -20,16 +20,16 @@ template <typename T>
 void dot(Gradient<T>& g, int64_t task) {
   const Matrix<T>& w = g.w;
   T* buffer = matrix_scratch<T, 0>(w.storage == Storage::exact ? 0 : 2 * kMatrixRows * w.row_size);
-  T acc[kMatrixLanes];
+  T acc[kMatrixLanes<T>];
   double total = 0;
   for (int64_t row = task * w.task_rows, end = w.task_end(task); row < end; row += kMatrixRows) {
     const int64_t count = std::min(kMatrixRows, end - row), size = count * w.row_size;
     const T *weight = w.load(w.data, row, count, buffer), *dy = w.load(g.dy, row, count, buffer + size);
-    for (int64_t at = 0; at < size; at += kTerms * kMatrixLanes) {
-      const int64_t n = std::min(kTerms * kMatrixLanes, size - at);
-      std::fill_n(acc, kMatrixLanes, T(0));
-      matrix_loops<T>().gather(1, n, n, kMatrixLanes, weight + at, dy + at, acc);
-      fold_lanes(acc, kMatrixLanes, 1, &total);
+    for (int64_t at = 0; at < size; at += kTerms * kMatrixLanes<T>) {
+      const int64_t n = std::min(kTerms * kMatrixLanes<T>, size - at);
+      std::fill_n(acc, kMatrixLanes<T>, T(0));
+      matrix_loops<T>().gather(1, n, n, kMatrixLanes<T>, weight + at, dy + at, acc);
+      fold_lanes(acc, kMatrixLanes<T>, 1, &total);
     }
   }
   g.products[task] = total;
