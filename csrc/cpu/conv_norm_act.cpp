@@ -20,8 +20,8 @@ constexpr int64_t kLeastRows = 60, kMostRows = 264, kTasks = 32;
 template <typename T>
 class Forward {
  public:
-  Forward(const Source<T>& source, const Tensor& weight, const Vector& bias, T scale, const Tensor& y, const Sizes& sizes,
-          Activation activation, double slope)
+  Forward(const Source<T>& source, const Tensor& weight, const Vector& bias, T scale, const Tensor& y,
+          const Sizes& sizes, Activation activation, double slope)
       : source_(source),
         out_(y),
         h_(axis(0, weight, sizes)),
@@ -273,12 +273,13 @@ void conv_norm_act_load_cpu(const Tensor& x, const Norm& norm, const Mask& mask,
 }
 
 void conv_norm_act_fwd_cpu(const Tensor& x, const Norm& norm, const Mask& mask, const Tensor& weight,
-                           const Vector& bias, const Vector& scale, Tensor y, Tensor mean_y, Tensor var_y, const ConvSizes& sizes,
-                           int64_t activation, double negative_slope) {
+                           const Vector& bias, const Vector& scale, Tensor y, Tensor mean_y, Tensor var_y,
+                           const ConvSizes& sizes, int64_t activation, double negative_slope) {
   with_accumulation_type(x, [&](auto zero) {
     using T = decltype(zero);
     const Source<T> source = make_source<T>(x, norm, mask);
-    Forward<T> forward(source, weight, bias, to_vector<T>(scale, 1, T(1))[0], y, Sizes(sizes), Activation(activation), negative_slope);
+    Forward<T> forward(source, weight, bias, to_vector<T>(scale, 1, T(1))[0], y, Sizes(sizes), Activation(activation),
+                       negative_slope);
     const bool stats = mean_y.numel() > 0;
     forward.run(stats ? mean_y.mutable_data_ptr<T>() : nullptr, stats ? var_y.mutable_data_ptr<T>() : nullptr);
   });

@@ -26,7 +26,8 @@ class PackedWeights {
  public:
   // weight (C_small, C_big, kH, kW), dense; the input has the big channels in a gather, the small ones in a scatter.
   // `width` is that of the loaded rows in pixels.
-  PackedWeights(const at::Tensor& weight, T scale, const Axis& h, const Axis& w, bool scatter, int64_t width, int64_t columns)
+  PackedWeights(const at::Tensor& weight, T scale, const Axis& h, const Axis& w, bool scatter, int64_t width,
+                int64_t columns)
       : columns_(columns),
         in_(weight.size(scatter ? 0 : 1)),
         out_(weight.size(scatter ? 1 : 0)),
@@ -136,7 +137,8 @@ class PackedWeights {
                                    const T* tap = block + th.kernel * kw + tw.kernel;
                                    T* lines = to + t++ * in_ * columns_;
                                    for (int64_t c = 0; c < channels; ++c, lines += columns_) {
-                                     for (int64_t n = 0; n < columns_; ++n) lines[n] = scale * tap[n * width + c * taps];
+                                     for (int64_t n = 0; n < columns_; ++n)
+                                       lines[n] = scale * tap[n * width + c * taps];
                                    }
                                  }
                                }

@@ -56,8 +56,8 @@ using Mask = std::tuple<Vector, int64_t, double>;
 // Tensors are (N, C, H, W) of any strides and one dtype, weight (C_small, C_big, kH, kW); y is written as it lies,
 // mean_y and var_y get its statistics unless they are empty; scale has no dimensions and multiplies the weight.
 void conv_norm_act_fwd_cpu(const Tensor& x, const Norm& norm, const Mask& mask, const Tensor& weight,
-                           const Vector& bias, const Vector& scale, Tensor y, Tensor mean_y, Tensor var_y, const ConvSizes& sizes,
-                           int64_t activation, double negative_slope);
+                           const Vector& bias, const Vector& scale, Tensor y, Tensor mean_y, Tensor var_y,
+                           const ConvSizes& sizes, int64_t activation, double negative_slope);
 // What a convolution loads, written to `to`: (N, C, H, W) channels last, in the accumulation type.
 void conv_norm_act_load_cpu(const Tensor& x, const Norm& norm, const Mask& mask, Tensor to);
 // dw is dense; x and dy may be of the accumulation type, if they are what the above wrote.
