@@ -6,11 +6,9 @@ all providers in turn and writes one JSON file.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -125,11 +123,8 @@ def _rows(dtypes: list[torch.dtype], repeats: int, device: str) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--repeats", type=int, default=9)
+    parser = timing.parser(__doc__, 9)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="one of the two only")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments = parser.parse_args()
     torch.backends.cudnn.benchmark = True
     dtypes = [dtype for dtype in cases.DTYPES if arguments.dtype in (None, cases.name(dtype))]

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -135,13 +133,10 @@ def rows(dtype: torch.dtype, repeats: int, size: int, batch: int, compiled: bool
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser = timing.parser(__doc__, 7)
     parser.add_argument("--size", type=int, default=64, choices=(32, 64, 128), help="pixels")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--dtype", choices=[cases.name(dtype) for dtype in cases.DTYPES], default="float32")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     a = parser.parse_args()
     found = rows(getattr(torch, a.dtype), a.repeats, a.size, a.batch, not a.no_compile, a.device)

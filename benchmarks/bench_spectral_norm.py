@@ -9,9 +9,7 @@ backward for all layers, 1 / sigma for the convolution's output instead of a div
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -102,10 +100,7 @@ def rows(repeats: int, device: str) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--repeats", type=int, default=51)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser = timing.parser(__doc__, 51)
     a = parser.parse_args()
     timing.write(a.out, rows(a.repeats, a.device), a.device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -91,6 +92,15 @@ def header(device: str = "cpu") -> dict[str, Any]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": " ".join(["python", "-m", "benchmarks." + Path(sys.argv[0]).stem, *sys.argv[1:]]),
     }
+
+
+def parser(description: str | None, repeats: int) -> argparse.ArgumentParser:
+    """Return the command line that all benchmarks share: --out, --repeats with its default, --device."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    made.add_argument("--repeats", type=int, default=repeats)
+    made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    return made
 
 
 def write(path: Path, rows: list[dict[str, Any]], device: str = "cpu") -> None:

@@ -13,11 +13,15 @@ from fastgan.nn._conv import Convolution
 from fastgan.nn._plain import DTYPES
 
 
+def check_dtype(op: str, name: str, x: Tensor) -> None:
+    if x.dtype not in DTYPES:
+        raise TypeError(f"{op}: {name} must be float16, bfloat16, float32 or float64, got {x.dtype}")
+
+
 def check_input(op: str, x: Tensor) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: x must be a Tensor, got {type(x).__name__}")
-    if x.dtype not in DTYPES:
-        raise TypeError(f"{op}: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
+    check_dtype(op, "x", x)
     if x.dim() < 2:
         raise ValueError(f"{op}: x must have at least 2 dimensions (N, C, ...), got shape {tuple(x.shape)}")
 
@@ -130,8 +134,7 @@ def check_spectral_norm(
 ) -> None:
     if not isinstance(weight, Tensor):
         raise TypeError(f"{op}: weight must be a Tensor, got {type(weight).__name__}")
-    if weight.dtype not in DTYPES:
-        raise TypeError(f"{op}: weight must be float16, bfloat16, float32 or float64, got {weight.dtype}")
+    check_dtype(op, "weight", weight)
     if weight.dim() < 2 or weight.numel() == 0:
         raise ValueError(f"{op}: weight must have at least 2 dimensions and one value, got shape {tuple(weight.shape)}")
     if not isinstance(dim, int) or not -weight.dim() <= dim < weight.dim():

@@ -14,6 +14,7 @@ Source: the double backward of Gulrajani et al. 2017, without the passes that ar
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -39,32 +40,53 @@ class Samples(int):
     __neg__ = __float__ = _refuse
 
 
-class Node:
+class Node(ABC):
     """One recorded step: values ``inputs`` and ``output`` are places in ``Tape.values``."""
 
     inputs: tuple[int, ...]
     output: int
-    # what has a gradient of its own: tensors as the critic read them, so that a parametrization gets its share
-    weight: Tensor | None = None
-    bias: Tensor | None = None
-    # the weight without a graph
-    w: Tensor
 
+    @property
+    def trainable(self) -> bool:
+        """Whether it has parameters, so that the gradient by its output is needed."""
+        return False
+
+    @abstractmethod
     def input_gradients(self, tape: Tape, dy: Tensor, part: slice) -> list[Tensor]:
         """Return the gradients by the inputs, for the samples in ``part``, of which dy is that of the output."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tangent(self, tape: Tape, tangents: list[Tensor]) -> Tensor:
         """Return the tangent of the output for those of the inputs, of the samples from ``tape.start`` on."""
-        raise NotImplementedError
 
+
+class Biased(Node):
+    """A step that may add a bias: as the critic read it, so that a parametrization gets its share."""
+
+    bias: Tensor | None
+
+    @property
+    def trainable(self) -> bool:
+        return self.bias is not None
+
+    @abstractmethod
+    def bias_gradient(self, tape: Tape, bias: Tensor, dy: Tensor, part: slice) -> Tensor:
+        """Return the gradient by the bias of the samples in ``part``, of which dy is the gradient of the output."""
+
+
+class Weighted(Biased):
+    """A step that multiplies by a weight: as the critic read it, and ``w`` without a graph."""
+
+    weight: Tensor
+    w: Tensor
+
+    @property
+    def trainable(self) -> bool:
+        return True
+
+    @abstractmethod
     def weight_gradient(self, tape: Tape, x: Tensor, dy: Tensor) -> Tensor:
         """Return the gradient by the weight for inputs, or tangents of them, x."""
-        raise NotImplementedError
-
-    def bias_gradient(self, tape: Tape, dy: Tensor, part: slice) -> Tensor:
-        """Return the gradient by the bias of the samples in ``part``, of which dy is the gradient of the output."""
-        raise NotImplementedError
 
 
 class Tape(TorchFunctionMode):
@@ -123,8 +145,7 @@ class Tape(TorchFunctionMode):
         node.output = len(self.values)
         self.values.append(value)
         self.nodes.append(node)
-        parameters = node.weight is not None or node.bias is not None
-        self.behind_weight.append(parameters or any(self.behind_weight[i] for i in node.inputs))
+        self.behind_weight.append(node.trainable or any(self.behind_weight[i] for i in node.inputs))
         self._places[id(value)] = node.output
         return value
 
@@ -137,22 +158,23 @@ class Tape(TorchFunctionMode):
 
     def weights(self) -> list[Tensor]:
         """Return the weights that want a gradient, in the order of ``weight_gradients`` with ``start`` 0."""
-        return [node.weight for node in self.nodes if node.weight is not None and node.weight.requires_grad]
+        return [node.weight for node in self.nodes if isinstance(node, Weighted) and node.weight.requires_grad]
 
     def biases(self) -> list[Tensor]:
         """Return the biases that want a gradient."""
-        return [node.bias for node in self.nodes if node.bias is not None and node.bias.requires_grad]
+        biases = [node.bias for node in self.nodes if isinstance(node, Biased)]
+        return [bias for bias in biases if bias is not None and bias.requires_grad]
 
     def read_weights(self) -> list[Tensor]:
         """Return all weights without a graph, as the passes read them."""
-        return [node.w for node in self.nodes if node.weight is not None]
+        return [node.w for node in self.nodes if isinstance(node, Weighted)]
 
     def input_gradient(self, seed: Tensor) -> Tensor:
         """Return the gradient of <seed, result> by x of the samples from ``start`` on; keeps those of all layers."""
         gradients = {self.result: seed}
         for node in reversed(self.nodes):
             dy = gradients.pop(node.output)
-            if node.weight is not None or node.bias is not None:
+            if node.trainable:
                 self.gradients[node.output] = dy
             deep = any(self.behind_weight[i] for i in node.inputs)
             if not deep:
@@ -173,13 +195,13 @@ class Tape(TorchFunctionMode):
         ``start`` is 0."""
         tangents, found, wanted = {0: v}, [], self._wanted_tangents()
         for node in self.nodes:
-            dy = self.gradients.get(node.output)
-            if self.start and dy is not None and node.bias is not None and node.bias.requires_grad:
+            if self.start and isinstance(node, Biased) and node.bias is not None and node.bias.requires_grad:
                 part = slice(0, self.start)
-                found.append((node.bias, node.bias_gradient(self, dy[part], part)))
-            if dy is not None and node.weight is not None and node.weight.requires_grad:
+                dy = self.gradients[node.output][part]
+                found.append((node.bias, node.bias_gradient(self, node.bias, dy, part)))
+            if isinstance(node, Weighted) and node.weight.requires_grad:
                 x = self._joined(node.inputs[0], tangents)
-                found.append((node.weight, node.weight_gradient(self, x, dy)))
+                found.append((node.weight, node.weight_gradient(self, x, self.gradients[node.output])))
             if node.output in wanted:
                 tangents[node.output] = node.tangent(self, [tangents[i] for i in node.inputs])
         return found
@@ -188,7 +210,7 @@ class Tape(TorchFunctionMode):
         """Return the values whose tangents a weight gradient needs."""
         wanted: set[int] = set()
         for node in reversed(self.nodes):
-            if node.output in wanted or (node.weight is not None and node.weight.requires_grad):
+            if node.output in wanted or (isinstance(node, Weighted) and node.weight.requires_grad):
                 wanted.update(node.inputs)
         return wanted
 

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from fastgan import ops
 from fastgan.backends.geometry import Attributes
-from fastgan.backends.layout import accumulate_dtype, reduced_dims
-from fastgan.nn._tape import Node, Tape
+from fastgan.backends.layout import accumulate_dtype
+from fastgan.nn._tape import Biased, Node, Tape, Weighted
 
 NO_NORM = (None, None, None, None)
 
 
-class Convolution(Node):
+class Convolution(Weighted):
     """y = act(conv(x, weight) + bias)."""
 
     def __init__(self, x: int, weight: Tensor, bias: Tensor | None, a: Attributes) -> None:
@@ -38,15 +38,12 @@ class Convolution(Node):
         y = self._mask(tape, slice(None))
         return ops.conv_norm_act.conv_norm_act_dw(x, *NO_NORM, dy, y, list(self.w.shape[2:]), *self.a)
 
-    def bias_gradient(self, tape: Tape, dy: Tensor, part: slice) -> Tensor:
-        assert self.bias is not None
-        y = self._mask(tape, part)
-        if y is None:
-            return dy.sum(reduced_dims(dy), dtype=accumulate_dtype(dy.dtype)).to(self.bias.dtype)
-        return ops.bias_act.bias_act_db(dy, y, self.a.activation, self.a.negative_slope).to(self.bias.dtype)
+    def bias_gradient(self, tape: Tape, bias: Tensor, dy: Tensor, part: slice) -> Tensor:
+        y = tape.values[self.output][part]
+        return ops.bias_act.bias_act_db(dy, y, self.a.activation, self.a.negative_slope).to(bias.dtype)
 
 
-class Linear(Node):
+class Linear(Weighted):
     """y = x weight^T + bias, over the last dimension."""
 
     def __init__(self, x: int, weight: Tensor, bias: Tensor | None) -> None:
@@ -62,12 +59,11 @@ class Linear(Node):
     def weight_gradient(self, tape: Tape, x: Tensor, dy: Tensor) -> Tensor:
         return dy.flatten(0, -2).mT @ x.flatten(0, -2)
 
-    def bias_gradient(self, tape: Tape, dy: Tensor, part: slice) -> Tensor:
-        assert self.bias is not None
-        return dy.flatten(0, -2).sum(0, dtype=accumulate_dtype(dy.dtype)).to(self.bias.dtype)
+    def bias_gradient(self, tape: Tape, bias: Tensor, dy: Tensor, part: slice) -> Tensor:
+        return dy.flatten(0, -2).sum(0, dtype=accumulate_dtype(dy.dtype)).to(bias.dtype)
 
 
-class Activation(Node):
+class Activation(Biased):
     """y = act(x + bias), for an activation whose derivative shows in y."""
 
     def __init__(self, x: int, activation: str, negative_slope: float, bias: Tensor | None = None) -> None:
@@ -79,10 +75,9 @@ class Activation(Node):
     def tangent(self, tape: Tape, tangents: list[Tensor]) -> Tensor:
         return _tangent(tape, self.output, tangents[0], self.activation, self.negative_slope)
 
-    def bias_gradient(self, tape: Tape, dy: Tensor, part: slice) -> Tensor:
-        assert self.bias is not None
+    def bias_gradient(self, tape: Tape, bias: Tensor, dy: Tensor, part: slice) -> Tensor:
         y = tape.values[self.output][part]
-        return ops.bias_act.bias_act_db(dy, y, self.activation, self.negative_slope).to(self.bias.dtype)
+        return ops.bias_act.bias_act_db(dy, y, self.activation, self.negative_slope).to(bias.dtype)
 
 
 class Reshape(Node):

@@ -84,9 +84,11 @@ def _conv_transpose2d(
 
 
 def _conv_norm_act(tape: Tape, x: Tensor, weight: Tensor, bias: Any, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    norm, a = rest[:4], Attributes(*rest[4:])
-    if norm != NO_NORM or a.stats or a.activation not in PIECEWISE_LINEAR:
-        raise Curved("it normalises" if norm != NO_NORM or a.stats else f"{a.activation} is not piecewise linear")
+    normalises, a = rest[2] is not None, Attributes(*rest[4:])
+    if normalises or a.stats:
+        raise Curved("it normalises")
+    if a.activation not in PIECEWISE_LINEAR:
+        raise Curved(f"{a.activation} is not piecewise linear")
     nothing = x.new_empty(0, dtype=accumulate_dtype(x.dtype))
     return _record_convolution(tape, x, weight, bias, a), nothing, nothing
 
@@ -114,17 +116,19 @@ def _check_in_place(tape: Tape, x: Any) -> None:
         raise Curved("it changes a value in place that others read")
 
 
-def _activate(tape: Tape, x: Tensor, activation: str, negative_slope: float, inplace: bool) -> Tensor:
+def _activate(
+    tape: Tape, x: Tensor, activation: str, negative_slope: float, inplace: bool, bias: Tensor | None = None
+) -> Tensor:
     place = tape.place(x)
     assert place is not None
     if not 0 <= negative_slope < float("inf"):
         raise Curved(f"the negative slope is {negative_slope}")
     if inplace:
         _check_in_place(tape, x)
-    y = ops.bias_act.bias_act(x, None, activation, negative_slope)
+    y = ops.bias_act.bias_act(x, None if bias is None else bias.detach(), activation, negative_slope)
     if inplace:
         y = x.copy_(y)
-    return tape.append(Activation(place, activation, negative_slope), y)
+    return tape.append(Activation(place, activation, negative_slope, bias), y)
 
 
 def _leaky_relu(tape: Tape, input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -139,10 +143,7 @@ def _bias_act(tape: Tape, x: Tensor, bias: Tensor | None, activation: str, negat
     if activation not in PIECEWISE_LINEAR:
         raise Curved(f"{activation} is not piecewise linear")
     _check_parameters(tape, bias=bias)
-    place = tape.place(x)
-    assert place is not None
-    y = ops.bias_act.bias_act(x, None if bias is None else bias.detach(), activation, negative_slope)
-    return tape.append(Activation(place, activation, negative_slope, bias), y)
+    return _activate(tape, x, activation, negative_slope, False, bias)
 
 
 def _add(tape: Tape, input: Any, other: Any, *, alpha: int = 1, sign: int = 1) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastgan import ops
 from fastgan.backends.layout import accumulate_dtype
-from fastgan.nn._checks import DTYPES
+from fastgan.nn._checks import check_dtype
 from fastgan.nn._penalty import Critic, Form, fast_penalty, fast_step, general_penalty, general_step, taped
 
 KINDS = ("wgan-gp", "wgan-lp", "dragan", "r1", "r2")
@@ -192,8 +192,7 @@ def _check(op: str, real: Any, fake: Any, kind: str, weight: float, target: floa
             continue
         if not isinstance(x, Tensor):
             raise TypeError(f"{op}: {name} must be a Tensor for {kind}, got {type(x).__name__}")
-        if x.dtype not in DTYPES:
-            raise TypeError(f"{op}: {name} must be float16, bfloat16, float32 or float64, got {x.dtype}")
+        check_dtype(op, name, x)
         if x.dim() < 2:
             raise ValueError(f"{op}: {name} must have shape (N, ...), got {tuple(x.shape)}")
     if needs_fake and kind != "r2" and (fake.shape != real.shape or fake.device != real.device):

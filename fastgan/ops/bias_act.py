@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastgan.backends.layout import accumulate_dtype, empty, reduced_dims
@@ -20,8 +21,9 @@ _bias_act_bwd_bwd = (
 )
 
 
-def _db(dx: Tensor, bias: Tensor) -> Tensor:
-    return dx.sum(reduced_dims(dx), dtype=accumulate_dtype(dx.dtype)).to(bias.dtype)
+def sum_per_channel(dx: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return db in a dtype, of a gradient that has its mask."""
+    return dx.sum(reduced_dims(dx), dtype=accumulate_dtype(dx.dtype)).to(dtype)
 
 
 def _save_forward(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -35,7 +37,7 @@ def _backward(ctx: Any, dy: Tensor | None) -> tuple:
         return None, None, None, None
     s, bias = ctx.saved_tensors
     dx = bias_act_bwd(dy, s, bias, ctx.activation, ctx.negative_slope)
-    return dx, _db(dx, bias) if ctx.needs_input_grad[1] else None, None, None
+    return dx, sum_per_channel(dx, bias.dtype) if ctx.needs_input_grad[1] else None, None, None
 
 
 def _save_backward(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -56,7 +58,7 @@ def _backward_backward(ctx: Any, ddx: Tensor | None) -> tuple:
         return ddy, None, None, None, None
     ddy, ds = bias_act_bwd_bwd(ddx, dy, s, bias, ctx.activation, ctx.negative_slope)
     wants_bias = ctx.needs_input_grad[2] and ctx.activation in SAVES_INPUT
-    return ddy, ds, _db(ds, bias) if wants_bias else None, None, None
+    return ddy, ds, sum_per_channel(ds, bias.dtype) if wants_bias else None, None, None
 
 
 bias_act = define("bias_act", _bias_act, lambda x, *_: empty(x), 0, _save_forward, _backward)

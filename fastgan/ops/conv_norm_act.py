@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from fastgan.backends.geometry import Attributes, crop, input_gradient, output_channels, output_size, weight_shape
-from fastgan.backends.layout import accumulate_dtype, empty, is_channels_last, reduced_dims, wanted_format
+from fastgan.backends.layout import accumulate_dtype, empty, is_channels_last, wanted_format
 from fastgan.backends.reference.activation import PIECEWISE_LINEAR
 from fastgan.ops._define import define
-from fastgan.ops.bias_act import bias_act_bwd, bias_act_db
+from fastgan.ops.bias_act import bias_act_bwd, bias_act_db, sum_per_channel
 from fastgan.ops.norm_act import norm_act_bwd
 
 _attributes = (
@@ -106,7 +106,7 @@ def _backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple:
     if wants_weight:
         dw = conv_norm_act_dw(x, *norm, dy, y, list(weight.shape[2:]), *a)
     if wants_bias and db is None:
-        db = dy.sum(reduced_dims(dy), dtype=accumulate_dtype(dy.dtype)).to(ctx.bias_dtype)
+        db = sum_per_channel(dy, ctx.bias_dtype)
     norm_gradients = (_as(dnw, norm[0], wants_nw), _as(dnb, norm[1], wants_nb))
     return dx if wants_x else None, dw, db, *norm_gradients, None, None, *_ATTRIBUTES
 

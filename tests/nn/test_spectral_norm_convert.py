@@ -202,3 +202,15 @@ def test_explain(make):
     assert rows(elsewhere)["weight"].startswith("no torch's: the op takes plain, dense weights")
     step = ours(nn.Linear(2, 2), per="step")
     assert "iterates once the weight has changed" in rows(step)["weight"]
+
+
+@pytest.mark.parametrize("make", [newer, older])
+def test_a_folded_weight_in_torchs_convolution(no_fast_backend, make):
+    """Where only the reference is left, a convolution that has folded its weight runs as torch's, gradients too."""
+    stock, mine = sn_critic(make), fastgan.convert(sn_critic(make))
+    for _ in range(2):
+        x, results = images(4), []
+        for model in (stock, mine):
+            y = model(x)
+            results.append([y, *torch.autograd.grad(y.sin().sum(), list(model.parameters()))])
+        assert_same(*results)

@@ -1,15 +1,13 @@
 """Spectral norm in several processes: each does what one process does with the whole batch."""
 
-import datetime
-
 import pytest
 import torch
-import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 import fastgan
 
 from .common import assert_same, images
+from .parallel import in_two_processes
 from .spectral import newer, older, ours, sn_critic
 
 MAKES = {"newer": newer, "older": older, "ours": ours}
@@ -27,25 +25,19 @@ def steps(model, real, fake):
     return [p.grad for p in model.parameters()] + list(model.parameters()) + list(model.buffers())
 
 
-def process(rank, folder):
-    torch.set_num_threads(1)
-    options = {"rank": rank, "world_size": 2, "timeout": datetime.timedelta(seconds=60)}
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", **options)
+def process(rank):
     half, results = slice(4 * rank, 4 * rank + 4), {}
     for backend in BACKENDS:
         with fastgan.use_backend(backend):
             for name, make in MAKES.items():
                 model = DistributedDataParallel(fastgan.convert(sn_critic(make)))
                 results[backend, name] = [t.detach() for t in steps(model, REAL[half], FAKE[half])]
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("parallel")
-    torch.multiprocessing.spawn(process, (folder,), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return in_two_processes(process, tmp_path_factory.mktemp("parallel"))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -1,7 +1,6 @@
 """SyncBatchNorm: two processes with half of the batch each do what one process of stock layers does with all of it."""
 
 import copy
-import datetime
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ import fastgan
 from fastgan.backends import native
 
 from .common import assert_same, critic, fused_calls, generator, images, latents, twins
+from .parallel import in_two_processes
 
 BACKENDS = ["reference"] + ([] if native.missing() else ["native"])
 SIZES = ((3, 5), (0, 4))
@@ -63,13 +63,10 @@ def synced(model):
     return fastgan.convert(nn.SyncBatchNorm.convert_sync_batchnorm(model))
 
 
-def process(rank, folder):
-    """Run everything in one of two processes, and leave the results in the folder."""
-    torch.set_num_threads(1)
+def process(rank):
+    """Return the results of everything in one of two processes."""
     # torch refuses SyncBatchNorm in DistributedDataParallel on CPUs, where its own layer cannot run
     DistributedDataParallel._passing_sync_batchnorm_handle = lambda self, module: None
-    options = {"rank": rank, "world_size": 2, "timeout": datetime.timedelta(seconds=60)}
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", **options)
     results = {}
     for backend in BACKENDS:
         with fastgan.use_backend(backend):
@@ -82,15 +79,12 @@ def process(rank, folder):
                     torch.manual_seed(0)
                     model = DistributedDataParallel(synced(make().double()))
                     results[backend, make.__name__, sizes] = one_model(model, x)
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sync")
-    torch.multiprocessing.spawn(process, (folder,), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return in_two_processes(process, tmp_path_factory.mktemp("sync"))
 
 
 def assert_halves_make(expected, halves, share):

@@ -1,7 +1,6 @@
 """The CUDA kernels of ``spectral_norm`` compiled as host C++, for machines without a GPU: one block does all tasks."""
 
 import ctypes
-import subprocess
 from pathlib import Path
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from fastgan.backends.layout import accumulate_dtype
 
-from . import CSRC, SHIM, TYPES
+from . import TYPES, compile_stem
 
 LAYERS = 32
 
@@ -40,12 +39,7 @@ class Params(ctypes.Structure):
 
 def build(compiler: str, folder: Path) -> ctypes.CDLL:
     """Compile launchers and kernels, and load them."""
-    out = folder / "spectral_norm.so"
-    options = ["-std=c++20", "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas"]
-    command = [compiler, *options, f"-I{SHIM}", f"-I{CSRC}", "-o", out, SHIM / "spectral_norm.cpp"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    library = ctypes.CDLL(str(out))
+    library = compile_stem(compiler, folder, "spectral_norm")
     library.workspace.restype = library.parameters_size.restype = ctypes.c_int64
     assert library.parameters_size() == ctypes.sizeof(Params)
     return library
