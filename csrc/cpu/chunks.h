@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu/span.h"
+#include "cpu/vectors.h"
 
 namespace fastgan {
 
@@ -37,9 +38,7 @@ class Chunks {
  public:
   explicit Chunks(const at::Tensor& x) : item_(x.element_size()), outer_(x.size(0)), channels_(x.size(1)) {
     plane_ = x.numel() == 0 ? 0 : x.numel() / (outer_ * channels_);
-    storage_ = x.scalar_type() == at::kBFloat16 ? Storage::bfloat16
-               : x.scalar_type() == at::kHalf   ? Storage::float16
-                                                : Storage::exact;
+    storage_ = storage_of(x);
     if (plane_ <= 1 || channels_ == 1 || !x.is_contiguous()) {
       order_ = Order::rows;
       lanes_ = std::max<int64_t>(1, 2 * kLanes / std::max<int64_t>(channels_, 1)) * channels_;

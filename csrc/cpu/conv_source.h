@@ -11,12 +11,6 @@
 
 namespace fastgan {
 
-inline Storage storage_of(const at::Tensor& x) {
-  return x.scalar_type() == at::kBFloat16 ? Storage::bfloat16
-         : x.scalar_type() == at::kHalf   ? Storage::float16
-                                          : Storage::exact;
-}
-
 // Memory of this thread for one purpose; it stays allocated, since fresh pages cost more than the arithmetic.
 template <typename T, int Purpose>
 T* scratch(int64_t elements) {

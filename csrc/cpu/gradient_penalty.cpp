@@ -17,12 +17,6 @@ namespace {
 // Values of a part, the unit of sums and of tasks.
 constexpr int64_t kPart = 32768;
 
-Storage storage(const Tensor& x) {
-  return x.scalar_type() == at::kBFloat16 ? Storage::bfloat16
-         : x.scalar_type() == at::kHalf   ? Storage::float16
-                                          : Storage::exact;
-}
-
 // A batch as samples of `inner` values, each cut into `parts`.
 struct Samples {
   int64_t batch, inner, parts;
@@ -62,7 +56,7 @@ struct Sample {
 template <typename T>
 void penalise(const Tensor& g, Tensor& penalty, Tensor& v, double weight, double target, bool one_sided) {
   const Samples samples(g);
-  const PenaltyLoops<T> loops = penalty_loops<T>(storage(g));
+  const PenaltyLoops<T> loops = penalty_loops<T>(storage_of(g));
   const double share = weight / double(std::max<int64_t>(1, samples.batch));
   const int64_t item = g.element_size();
   const char* from = data(g);
@@ -87,7 +81,7 @@ void penalise(const Tensor& g, Tensor& penalty, Tensor& v, double weight, double
 
 template <typename T>
 void interpolate(const Tensor& real, const Tensor& fake, const Tensor& t, Tensor& x, bool stack) {
-  const PenaltyLoops<T> loops = penalty_loops<T>(storage(real));
+  const PenaltyLoops<T> loops = penalty_loops<T>(storage_of(real));
   const int64_t item = real.element_size(), size = real.numel() * item;
   const char *a = data(real), *b = data(fake);
   char *first = mutable_data(x), *mixed = first + (stack ? 2 * size : 0);

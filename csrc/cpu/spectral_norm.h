@@ -36,9 +36,7 @@ class Matrix {
   // The weight is contiguous, or channels last with dim 0 or 1.
   Matrix(const Tensor& weight, int64_t dim) : data(static_cast<const char*>(weight.const_data_ptr())) {
     item = weight.element_size();
-    storage = weight.scalar_type() == at::kBFloat16 ? Storage::bfloat16
-              : weight.scalar_type() == at::kHalf   ? Storage::float16
-                                                    : Storage::exact;
+    storage = storage_of(weight);
     const bool last = !weight.is_contiguous();
     TORCH_INTERNAL_ASSERT(!last || dim < 2);
     const auto sizes = weight.sizes();

@@ -1,4 +1,4 @@
-// Per-channel vectors in the accumulation type, and the dispatch on it.
+// How a tensor's elements are stored, per-channel vectors in the accumulation type, and the dispatch on it.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -6,7 +6,15 @@
 #include <optional>
 #include <vector>
 
+#include "cpu/span.h"
+
 namespace fastgan {
+
+inline Storage storage_of(const at::Tensor& x) {
+  return x.scalar_type() == at::kBFloat16 ? Storage::bfloat16
+         : x.scalar_type() == at::kHalf   ? Storage::float16
+                                          : Storage::exact;
+}
 
 template <typename T>
 std::vector<T> to_vector(const at::Tensor& v) {
