@@ -1,40 +1,17 @@
 """The DCGAN of the PyTorch examples at 32, 64 or 128 pixels, from stock ``torch.nn`` modules."""
 
-from collections.abc import Callable
-
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
+from fastgan.models.layers import NORMS, leaky, weights_init
+from fastgan.models.recipe import Recipe
 from fastgan.nn import utils
 
 IMAGE_SIZES = (32, 64, 128)
-NORMS: dict[str, Callable[[int], nn.Module] | None] = {
-    "batch": nn.BatchNorm2d,
-    "none": None,
-    "layer": lambda width: nn.GroupNorm(1, width),
-}
 
 
 def _check_image_size(owner: str, image_size: int) -> None:
     if image_size not in IMAGE_SIZES:
         raise ValueError(f"{owner}: image_size must be 32, 64 or 128, got {image_size}")
-
-
-def weights_init(module: nn.Module) -> None:
-    """Initialise one layer as DCGAN does; use as ``model.apply(weights_init)``.
-
-    Convolution weights are drawn from N(0, 0.02), batch norm weights from N(1, 0.02), biases of both are zero. A weight
-    under spectral norm stays as it is: its scale does not matter, and the norm's vectors belong to it.
-    Draws from torch's global random numbers. Source: Radford et al. 2015, section 4.
-    """
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-        if not parametrize.is_parametrized(module, "weight"):
-            nn.init.normal_(module.weight, 0.0, 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-        nn.init.zeros_(module.bias)
 
 
 class Generator(nn.Module):
@@ -104,11 +81,11 @@ class Discriminator(nn.Module):
         if norm not in NORMS:
             raise ValueError(f"Discriminator: norm must be {', '.join(NORMS)}, got {norm!r}")
         make_norm, ends_bias = NORMS[norm], norm != "batch"
-        layers: list[nn.Module] = [nn.Conv2d(channels, features, 4, 2, 1, bias=ends_bias), _leaky()]
+        layers: list[nn.Module] = [nn.Conv2d(channels, features, 4, 2, 1, bias=ends_bias), leaky()]
         width = features
         while width < features * image_size // 8:
             layers.append(nn.Conv2d(width, width * 2, 4, 2, 1, bias=make_norm is None))
-            layers += [_leaky()] if make_norm is None else [make_norm(width * 2), _leaky()]
+            layers += [leaky()] if make_norm is None else [make_norm(width * 2), leaky()]
             width *= 2
         layers.append(nn.Conv2d(width, 1, 4, 1, 0, bias=ends_bias))
         if spectral_norm:
@@ -120,5 +97,17 @@ class Discriminator(nn.Module):
         return self.main(images).flatten()
 
 
-def _leaky() -> nn.Module:
-    return nn.LeakyReLU(0.2, inplace=True)
+class DCGAN(Recipe):
+    """The generator and the discriminator above. Source: Radford et al. 2015."""
+
+    name = "dcgan"
+    image_sizes = IMAGE_SIZES
+
+    def generator(self) -> nn.Module:
+        setup = self.setup
+        return Generator(setup.image_size, setup.channels, setup.latent_dim, setup.features).apply(weights_init)
+
+    def discriminator(self) -> nn.Module:
+        setup = self.setup
+        model = Discriminator(setup.image_size, setup.channels, setup.features, setup.norm, setup.spectral_norm)
+        return model.apply(weights_init)

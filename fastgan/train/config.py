@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from fastgan.models.dcgan import IMAGE_SIZES, NORMS
+from fastgan.models.dcgan import IMAGE_SIZES
+from fastgan.models.layers import NORMS
 from fastgan.train.errors import BadInput, require_extra
 from fastgan.train.losses import LOSSES
 

@@ -1,0 +1,36 @@
+"""What the models share: initialisation, norms, and the activation of discriminators."""
+
+from collections.abc import Callable
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+NORMS: dict[str, Callable[[int], nn.Module] | None] = {
+    "batch": nn.BatchNorm2d,
+    "none": None,
+    "layer": lambda width: nn.GroupNorm(1, width),
+}
+_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def weights_init(module: nn.Module) -> None:
+    """Initialise one layer as DCGAN does; use as ``model.apply(weights_init)``.
+
+    Convolution weights are drawn from N(0, 0.02), batch norm weights from N(1, 0.02), biases of both are zero. A weight
+    under spectral norm stays as it is: its scale does not matter, and the norm's vectors belong to it.
+    Draws from torch's global random numbers. Source: Radford et al. 2015, section 4.
+    """
+    if isinstance(module, _CONVOLUTIONS):
+        if not parametrize.is_parametrized(module, "weight"):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, _BATCH_NORMS):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
+def leaky() -> nn.Module:
+    """LeakyReLU(0.2), in place."""
+    return nn.LeakyReLU(0.2, inplace=True)
