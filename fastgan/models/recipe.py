@@ -47,7 +47,7 @@ class Batch(NamedTuple):
 
 
 class Recipe:
-    """An unconditional GAN, latents to images; a model overrides ``generator``, ``discriminator`` and what else differs.
+    """An unconditional GAN, latents to images; a model overrides what it does otherwise, and brings its networks.
 
     Images are (N, C, H, W), float32 in [-1, 1], on the device of training; labels are (N,), int64, or None where the
     data has none. ``random`` is a generator of random numbers on the CPU, the only source of them.
