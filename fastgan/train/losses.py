@@ -1,6 +1,6 @@
 """Losses of the two players, from logits; each returns a scalar, float32 also under autocast (float64 stays).
 
-Logits are (N,), of any float dtype; where real and generated logits are asked for, the two N may differ unless said.
+Logits are (N,) or any other shape, of any float dtype; where real and generated logits are asked for, the two N may differ unless said.
 """
 
 from collections.abc import Callable
@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.nn.functional import relu, softplus
 
 
-def non_saturating_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Discriminator's loss: binary cross entropy, real as 1 plus fake as 0, each the mean over its own batch.
+def non_saturating_d(real_logits: Tensor, fake_logits: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Discriminator's loss: binary cross entropy, real as 1 - smoothing plus fake as 0, each the mean over its own batch.
 
-    mean softplus(-D(x)) + mean softplus(D(G(z))). Source: Goodfellow et al. 2014, section 3.
+    mean softplus(-D(x)) + mean softplus(D(G(z))) + smoothing mean D(x). Source: Goodfellow et al. 2014, section 3;
+    smoothing: Salimans et al. 2016, section 3.4.
     """
-    return softplus(-_wide(real_logits)).mean() + softplus(_wide(fake_logits)).mean()
+    loss = softplus(-_wide(real_logits)).mean() + softplus(_wide(fake_logits)).mean()
+    return loss + smoothing * _wide(real_logits).mean() if smoothing else loss
 
 
 def non_saturating_g(fake_logits: Tensor) -> Tensor:
