@@ -151,18 +151,22 @@ class TrainConfig:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write every setting to a TOML file; replaces the file in one move."""
+        temporary = Path(f"{path}.tmp")
+        temporary.write_text(self.to_toml())
+        os.replace(temporary, path)
+
+    def to_toml(self) -> str:
+        """Every setting, as ``read`` takes it."""
         import tomli_w
 
-        temporary = Path(f"{path}.tmp")
-        # TOML wants tables behind plain values
-        temporary.write_text(tomli_w.dumps(dict(sorted(asdict(self).items(), key=lambda item: item[0] == "options"))))
-        os.replace(temporary, path)
+        # a table goes behind plain values
+        return tomli_w.dumps(dict(sorted(asdict(self).items(), key=lambda item: item[0] == "options")))
 
     def replace(self, **overrides: Any) -> TrainConfig:
         """A copy with some settings changed, validated again."""
         return replace(self, **overrides)
 
-    def recipe(self, channels: int = 1, classes: int = 0) -> Recipe:
+    def recipe(self, channels: int = 1, classes: int = 1) -> Recipe:
         """The model's recipe for data of so many colour channels and classes. Raises BadInput naming the setting."""
         size: dict[str, Any] = {name: getattr(self, name) for name in ("image_size", "latent_dim", "features")}
         setup = Setup(channels=channels, classes=classes, norm=self.norm, spectral_norm=self.spectral_norm, **size)
@@ -193,7 +197,7 @@ def merge(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]
 
 
 def parse_settings(assignments: list[str]) -> dict[str, Any]:
-    """Settings from ``name=value`` texts; the value as TOML writes it, or a plain word; ``options.name`` for options."""
+    """Settings from ``name=value`` texts; the value as in TOML, or a plain word; ``options.name`` for options."""
     found: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastgan.models import Recipe
+from fastgan.train.batches import Batches
 from fastgan.train.config import TrainConfig
-from fastgan.train.data import BatchSampler, ImageSet, load_images
+from fastgan.train.data import BatchSampler, ImageSet, load_images, normalise
 from fastgan.train.errors import BadInput
-from fastgan.train.streams import ORDER, ORDER_B, SHIFTS, seeded_generator
+from fastgan.train.streams import MOVES, ORDER, ORDER_B, seeded_generator
 
 
 class Feed:
@@ -19,26 +21,23 @@ class Feed:
 
     Args:
         config: its data, data_b, image_size, batch_size, flip, crop and seed.
-        recipe: what the model needs of the data.
         device: of the batches; the data lie there, too, if they fit.
     Raises: BadInput when the data set cannot serve.
     """
 
-    def __init__(self, config: TrainConfig, recipe: type[Recipe], device: torch.device) -> None:
-        frames = config.recipe().frames_per_clip if recipe.needs_clips else 0
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        recipe = config.recipe()
         names = [config.data, config.data_b] if recipe.needs_second_set else [config.data]
-        self.sets = [load_images(name, config.image_size, frames=frames) for name in names]
-        self.config, self.device = config, device
+        self.sets = [load_images(name, config.image_size, frames=recipe.clip_length) for name in names]
         _check(config, recipe, self.sets)
-        for images in self.sets:
-            images.place(device)
-        streams = (ORDER, ORDER_B)
-        self.samplers = [
-            BatchSampler(len(images), config.batch_size, seeded_generator(config.seed, stream))
-            for images, stream in zip(self.sets, streams, strict=False)
+        self._moves = seeded_generator(config.seed, MOVES)
+        self._batches = [
+            Batches(images, device, flip=config.flip, crop=config.crop, random=self._moves) for images in self.sets
         ]
-        self._shifts = seeded_generator(config.seed, SHIFTS)
-        self._moves: dict[str, Any] = {"flip": config.flip, "crop": config.crop, "generator": self._shifts}
+        self._samplers = [
+            BatchSampler(len(images), config.batch_size, seeded_generator(config.seed, stream))
+            for images, stream in zip(self.sets, (ORDER, ORDER_B), strict=False)
+        ]
 
     @property
     def channels(self) -> int:
@@ -48,36 +47,39 @@ class Feed:
     def classes(self) -> int:
         return self.sets[0].classes
 
+    @property
+    def unreadable(self) -> list[Path]:
+        """Files of the data that were left out because they cannot be read."""
+        return [path for images in self.sets for path in images.unreadable]
+
     def __len__(self) -> int:
         return sum(map(len, self.sets))
 
     def next(self) -> tuple[Tensor, Tensor | None]:
         """The next batch: images (N, C, ...), float32 in [-1, 1], and labels (N,), or None where the data has none."""
-        return self._gather([sampler.next() for sampler in self.samplers], self._moves)
+        indices = [sampler.next() for sampler in self._samplers]
+        parts = [batches.batch(index) for batches, index in zip(self._batches, indices, strict=True)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1), self._batches[0].labels(indices[0])
 
     def first(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Images and labels for pictures to look at, on the CPU: ``count`` at random, fewer where there are fewer."""
+        """Images and labels to look at, on the CPU: ``count`` at random as they are, fewer where there are fewer."""
+        count = min(count, *map(len, self.sets))
         indices = [torch.randperm(len(images), generator=random)[:count] for images in self.sets]
-        count = min(map(len, indices))
-        images, labels = self._gather([index[:count] for index in indices], {})
-        return images.cpu(), None if labels is None else labels.cpu()
-
-    def _gather(self, indices: list[Tensor], moves: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-        batches = [images.batch(index, **moves) for images, index in zip(self.sets, indices, strict=True)]
-        images = batches[0] if len(batches) == 1 else torch.cat(batches, dim=1)
-        return images, self.sets[0].labels_of(indices[0])
+        parts = [normalise(images.images[index]) for images, index in zip(self.sets, indices, strict=True)]
+        labels = self.sets[0].labels
+        return torch.cat(parts, 1), None if labels is None else labels[indices[0]]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"samplers": [sampler.state_dict() for sampler in self.samplers], "shifts": self._shifts.get_state()}
+        return {"samplers": [sampler.state_dict() for sampler in self._samplers], "moves": self._moves.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where the state was taken. Raises BadInput when a data set has another size now."""
-        for sampler, saved in zip(self.samplers, state["samplers"], strict=True):
+        for sampler, saved in zip(self._samplers, state["samplers"], strict=True):
             sampler.load_state_dict(saved)
-        self._shifts.set_state(state["shifts"])
+        self._moves.set_state(state["moves"])
 
 
-def _check(config: TrainConfig, recipe: type[Recipe], sets: list[ImageSet]) -> None:
+def _check(config: TrainConfig, recipe: Recipe, sets: list[ImageSet]) -> None:
     if recipe.needs_labels and not sets[0].classes:
         raise BadInput(f"data must have labels for model {config.model}, and {config.data} has none")
     channels = [images.channels for images in sets]

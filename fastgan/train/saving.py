@@ -89,7 +89,9 @@ class Keeper:
         """What to say when ``what`` is no longer finite."""
         steps = checkpoint_steps(self.run.checkpoints) if self.run else []
         kept = f"; the last good checkpoint is that of step {steps[-1]}" if steps else ""
-        advice = "try smaller g_lr and d_lr, clip_grad=1" + ("" if self.config.dtype == "float32" else ", dtype float32")
+        advice = "try smaller g_lr and d_lr, clip_grad=1" + (
+            "" if self.config.dtype == "float32" else ", dtype float32"
+        )
         return f"training diverged: {what} is not finite at step {self.trainer.step}{kept}; {advice}"
 
     def _save_samples(self) -> None:
@@ -145,4 +147,3 @@ def _count(model: torch.nn.Module) -> int:
 
 def _name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-

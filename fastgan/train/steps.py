@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -52,7 +51,7 @@ class Players:
         self.d_scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         self.loss = LOSSES[config.loss]
         smoothing = config.label_smoothing
-        self._d_loss = partial(self.loss.discriminator, smoothing=smoothing) if smoothing else self.loss.discriminator
+        self._smoothing: dict[str, float] = {"smoothing": smoothing} if smoothing else {}
         self.penalties = Penalties(config, device, world)
         self.seeing = Seeing(config, device, world)
         # logits of the last discriminator step, (N, ...) each; None where they were not at hand
@@ -94,9 +93,10 @@ class Players:
             fake = fake.to(batch.real.dtype)
         self.d_optimizer.zero_grad(set_to_none=True)
         real, fake = self.seeing(batch.real), self.seeing(fake)
-        in_one_pass = self._in_one_pass and not batch.given
-        step = self._backward_in_one_pass if in_one_pass else self._backward
-        measured = step(self._critic(batch), real, fake)
+        if self._in_one_pass and not batch.given:
+            measured = self._backward_in_one_pass(real, fake)
+        else:
+            measured = self._backward(self._critic(batch), real, fake)
         self._update(self.discriminator, self.d_optimizer, self.d_scaler)
         if self.config.clip:
             _clamp(self.discriminator, self.config.clip)
@@ -108,7 +108,7 @@ class Players:
     def _backward(self, critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         with self._autocast():
             real_logits, fake_logits = critic(real), critic(fake)
-            loss = self._d_loss(real_logits, fake_logits)
+            loss = self.loss.discriminator(real_logits, fake_logits, **self._smoothing)
             total = loss + self.penalties(critic, real, fake) if self.penalties else loss
         self.d_scaler.scale(total).backward()
         self.logits = real_logits.detach(), fake_logits.detach()
@@ -119,11 +119,11 @@ class Players:
             measured["wasserstein"] = -loss.detach()
         return measured
 
-    def _backward_in_one_pass(self, critic: nn.Module, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def _backward_in_one_pass(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         config, scale = self.config, _scale(self.d_scaler, self.device)
         with self._autocast(), self.penalties.shared(len(real)) as generator:
             step = fastgan.critic_step_wgan_gp(
-                critic,
+                self.discriminator,
                 real,
                 fake,
                 weight=config.penalty_weight,

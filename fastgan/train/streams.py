@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-LATENTS, ORDER, FIXED, SAMPLES, PENALTY, ORDER_B, SHIFTS, AUGMENT, NOISE, SCORES, SHOWN = range(1, 12)
+LATENTS, ORDER, FIXED, SAMPLES, PENALTY, ORDER_B, MOVES, AUGMENT, NOISE, SCORES, SHOWN = range(1, 12)
 
 
 def seeded_generator(seed: int, stream: int, device: torch.device | str = "cpu") -> torch.Generator:

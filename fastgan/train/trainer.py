@@ -26,7 +26,7 @@ from fastgan.train.run_dir import RunDir
 from fastgan.train.saving import Keeper
 from fastgan.train.steps import Players
 from fastgan.train.streams import FIXED, LATENTS, SHOWN, seeded_generator
-from fastgan.train.watch import Watch, accuracy, all_finite
+from fastgan.train.watch import Watch, accuracy
 
 _PACKAGES = ("PIL", "tqdm", "tomli_w")
 # steps between two looks, in several processes, at whether one of them was asked to stop
@@ -133,7 +133,7 @@ class Trainer:
         fixed = seeded_generator(config.seed, FIXED)
         self.fixed = self.recipe.samples(config.sample_count, *shown, fixed, config.truncation)
         self.watch = Watch(shown[0])
-                self.keeper = Keeper(self, callbacks)
+        self.keeper = Keeper(self, callbacks)
 
     def _place(self, model: nn.Module) -> nn.Module:
         self.world.check(self.config.batch_size, model, self.config.convert, self.device)
@@ -147,8 +147,8 @@ class Trainer:
 
         Args:
             progress: show a progress bar with losses and images a second on stderr.
-        Raises: TrainingFailed when a loss is no longer finite, with the last good checkpoint kept; BadInput when another
-            run took the directory meanwhile or nothing can be written.
+        Raises: TrainingFailed when a loss is no longer finite, with the last good checkpoint kept; BadInput when
+            another run took the directory meanwhile or nothing can be written.
         """
         keeper, metrics = self.keeper, []
         keeper.open(self._opened)

@@ -1,4 +1,4 @@
-"""Signs that a game goes wrong: samples that look alike, a discriminator that is always right, numbers that are none."""
+"""Signs that a game goes wrong: samples that look alike, a discriminator that is always right, weights of NaN."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_ALIKE = 0.2
+_ALIKE, _GRIDS = 0.2, 3
 _ALWAYS_RIGHT, _ROWS = 0.999, 25
 # the logit from which on an image counts as real
 _THRESHOLDS = {"non-saturating": 0.0, "minimax": 0.0, "hinge": 0.0, "least-squares": 0.5}
@@ -47,22 +47,24 @@ class Watch:
     def __init__(self, real: Tensor) -> None:
         self._real = diversity(real)
         self._said: set[str] = set()
-        self._right_rows = 0
+        self._right_rows = self._alike_grids = 0
         self.diversity = math.nan
 
     def sampled(self, images: Tensor) -> None:
         """Look at a grid of samples (N, ...)."""
         self.diversity = diversity(images) / self._real if self._real else math.nan
+        self._alike_grids = self._alike_grids + 1 if self.diversity < _ALIKE else 0
 
     def warning(self, row: dict[str, Any]) -> str:
         """What looks wrong in a row of measurements, or ""; each complaint comes once."""
         self._right_rows = self._right_rows + 1 if row.get("d_accuracy", 0.0) >= _ALWAYS_RIGHT else 0
         if self._right_rows >= _ROWS and self._first("accuracy"):
             return (
-                f"the discriminator has told all images apart in the last {_ROWS} rows: the generator learns little from"
-                " it, try a smaller d_lr, a penalty, label_smoothing, instance_noise or augment"
+                f"the discriminator has told all images apart in the last {_ROWS} rows: the generator learns little"
+                " from it, try a smaller d_lr, a penalty, label_smoothing, instance_noise or augment"
             )
-        if self.diversity < _ALIKE and self._first("diversity"):
+        # those of an untrained generator do, too
+        if self._alike_grids > _GRIDS and self._first("diversity"):
             return (
                 f"samples look alike, {self.diversity:.2f} times as far apart as real images (mode collapse):"
                 " try a smaller g_lr, a penalty, spectral_norm, or another loss"
@@ -75,12 +77,12 @@ class Watch:
         return new
 
     def state_dict(self) -> dict[str, Any]:
-        return {"said": sorted(self._said), "right_rows": self._right_rows, "diversity": self.diversity}
+        return {"said": sorted(self._said), "rows": self._right_rows, "grids": self._alike_grids, "last": self.diversity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where the state was taken."""
-        self._said, self._right_rows = set(state["said"]), state["right_rows"]
-        self.diversity = state["diversity"]
+        self._said, self._right_rows = set(state["said"]), state["rows"]
+        self._alike_grids, self.diversity = state["grids"], state["last"]
 
 
 def all_finite(model: nn.Module) -> bool:
