@@ -96,7 +96,9 @@ class Keeper:
 
     def _save_samples(self) -> None:
         images = generate(self.trainer.players.sampler, self.trainer.fixed)
-        self.trainer.watch.sampled(images)
+        # the grid after a run's last step is none of those that a longer run would have
+        if self.trainer.step % self.config.sample_every == 0:
+            self.trainer.watch.sampled(images)
         if self.run:
             path = self.run.samples / f"step_{self.trainer.step:06d}.png"
             save_png(make_grid(self.trainer.recipe.picture(self.trainer.fixed, images)), path)

@@ -223,7 +223,7 @@ class Trainer:
             row["d_accuracy"] = round(right, 4)
         if not math.isnan(self.watch.diversity):
             row["diversity"] = round(self.watch.diversity, 4)
-        warning = self.watch.warning(row)
+        warning = self.watch.warning(row) if self.step % self.config.log_every == 0 else ""
         speed = clock.rate(self.step) * self.config.batch_size
         return {**row, "images_per_second": round(speed, 1), **({"warning": warning} if warning else {})}
 
