@@ -37,8 +37,8 @@ class TensorBoard:
         self._close()
         # hides what a killed run wrote after the checkpoint; at step 0 the first grid is written anew
         purge_step = trainer.step + 1 if trainer.step else 0
-        # two files of the same second would be one, and the second would replace the first
-        suffix = f".{os.getpid()}.{trainer.step}"
+        # the name has the second of the start; of two files of one second the later step comes second
+        suffix = f".{trainer.step:09d}"
         self._writer = SummaryWriter(str(directory), purge_step=purge_step, flush_secs=10, filename_suffix=suffix)
 
     def logged(self, trainer: Trainer, row: dict[str, Any]) -> None:
