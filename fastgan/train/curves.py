@@ -18,7 +18,8 @@ _MEASURED = {
     "penalty": ("Gradient penalty", ("penalty",)),
     "wasserstein": ("Wasserstein estimate", ("wasserstein",)),
     "answers": ("The discriminator's answers", ("d_real", "d_fake")),
-    "diversity": ("Diversity of the samples", ("diversity",)),
+    "accuracy": ("Accuracy of the discriminator", ("d_accuracy",)),
+    "diversity": ("Diversity of the samples, 1 for real images", ("diversity",)),
 }
 _PACE = {
     "lr": ("Learning rate", ("lr", "d_lr", "g_lr")),
@@ -90,7 +91,9 @@ class Chart:
 def metric_charts(rows: list[dict[str, Any]]) -> list[Chart]:
     """Charts of the rows of metrics.jsonl: the losses first, what only some models measure, then the pace."""
     known = {name for _, names in [*_MEASURED.values(), *_PACE.values()] for name in names}
-    others = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in known | {"step"}]
+    others = [
+        name for name in dict.fromkeys(name for row in rows for name in row) if name not in known | {"step", "warning"}
+    ]
     rest = {f"other-{name}": (name.replace("_", " ").capitalize(), (name,)) for name in others}
     return _charts(rows, {**_MEASURED, **rest, **_PACE}, {})
 

@@ -18,7 +18,6 @@ from fastgan.train.film import sample_grids, spread
 from fastgan.train.run_dir import RunDir
 
 _COURSE, _THUMBNAIL = 12, 320  # grids, and the longer side of each in pixels
-_COLLAPSED = 0.25  # of the greatest diversity of the run
 _SCORES = {
     "kid": "KID",
     "frechet": "Fréchet distance",
@@ -34,7 +33,7 @@ def write_report(run: RunDir) -> Path:
 
     The file holds its pictures and curves and asks for nothing else, so it can be opened from disk or sent by mail. The
     same run gives the same file. What a run does not have yet (measurements, grids, scores) is left out or said to be
-    missing.
+    missing; a last line of measurements that a killed run has left unfinished is left out.
 
     Returns: the file's path.
     Raises: BadInput when there is no run, one of its files cannot be read, or a package is missing.
@@ -55,47 +54,15 @@ def write_report(run: RunDir) -> Path:
     return path
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file, less a last line that a killed run has left unfinished; none where there is no file.
-
-    Raises: BadInput naming the line that is no JSON object with a ``step``.
-    """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-    rows = [_parse(line, f"line {number} of {path}") for number, line in enumerate(lines, 1)]
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row.get("step"), int):
-            raise BadInput(f"line {number} of {path} must have a step, got {sorted(row)}")
-    return rows
-
-
-def find_warnings(rows: list[dict[str, Any]]) -> list[str]:
-    """What a reader of the curves should know: the newest ``warning`` of the rows, and samples that grow alike."""
-    said = [f"Step {row['step']:,}: {row['warning']}" for row in rows if row.get("warning")][-1:]
-    measured = [(row["step"], value) for row in rows if (value := curves.number(row.get("diversity"))) is not None]
-    if not measured:
-        return said
-    (best_step, best), (step, last) = max(measured, key=lambda point: point[1]), measured[-1]
-    if last < _COLLAPSED * best:
-        said.append(
-            f"The samples have become alike (mode collapse): their diversity was {best:.3g} at step {best_step:,}"
-            f" and is {last:.3g} at step {step:,}."
-        )
-    return said
-
-
 def _collect(run: RunDir) -> dict[str, Any]:
     settings = asdict(TrainConfig.read(run.config))
     facts, scores = _read_json(run.root / "run.json"), _read_json(run.root / "scores.json")
-    rows, grids = read_rows(run.metrics), sample_grids(run)
+    rows, grids = _read_rows(run, run.metrics), sample_grids(run)
     floor: dict[str, Any] = next((row for row in scores.get("rows", []) if row["name"] == "floor"), {})
     reached = max([row["step"] for row in rows[-1:]] + [step for step, _ in grids[-1:]], default=0)
     film = run.root / "course.gif"
     return {
-        "title": f"{settings.get('preset') or settings['model']} on {settings['data']}",
+        "title": f"{settings['name'] or settings['model']} on {settings['data']}",
         "reached": reached,
         "steps": _text(settings["steps"]),
         "size": f"{settings['image_size']} x {settings['image_size']}",
@@ -103,13 +70,13 @@ def _collect(run: RunDir) -> dict[str, Any]:
         "settings": _flat(settings, _exact),
         "command": facts.pop("command", ""),
         "facts": _flat(facts, _text),
-        "warnings": find_warnings(rows),
+        "warnings": [(row["step"], row["warning"]) for row in rows if row.get("warning")],
         "newest": (grids[-1][0], _data_uri(grids[-1][1].read_bytes(), "png")) if grids else None,
         "course": [(step, _thumbnail(path)) for step, path in spread(grids, _COURSE)],
         "film": _data_uri(film.read_bytes(), "gif") if film.exists() else "",
         "smooth": curves.SMOOTH,
         "charts": curves.metric_charts(rows),
-        "score_charts": curves.score_charts(read_rows(run.root / "scores.jsonl"), floor),
+        "score_charts": curves.score_charts(_read_rows(run, run.scores), floor),
         "scores": _score_table(scores),
     }
 
@@ -171,15 +138,15 @@ def _data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return _parse(path.read_text(encoding="utf-8"), str(path)) if path.exists() else {}
-
-
-def _parse(text: str, place: str) -> dict[str, Any]:
+def _read_rows(run: RunDir, path: Path) -> list[dict[str, Any]]:
     try:
-        parsed = json.loads(text)
-    except json.JSONDecodeError:
-        parsed = None
-    if not isinstance(parsed, dict):
-        raise BadInput(f"{place} must be a JSON object, got {text.strip()[:40]!r}")
-    return parsed
+        return run.rows(path)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path} must have a JSON object on each line, got {error.doc.strip()[:40]!r}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path} is not valid JSON: {error}") from None

@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastgan.train.callbacks import Callback
 from fastgan.train.errors import BadInput, find_package
 
 if TYPE_CHECKING:
     from fastgan.train.trainer import FitResult, Trainer
 
 
-class TensorBoard:
+class TensorBoard(Callback):
     """A callback that writes each logged row as scalars and each grid of samples as an image.
 
     A resumed run goes on in the same directory: TensorBoard hides what was written after the checkpoint.
@@ -53,9 +54,6 @@ class TensorBoard:
         with Image.open(path) as grid:
             pixels = numpy.asarray(grid)
         self._writer.add_image("samples", pixels, trainer.step, dataformats="HW" if pixels.ndim == 2 else "HWC")
-
-    def saved(self, trainer: Trainer, path: Path) -> None:
-        self._writer.flush()
 
     def ended(self, trainer: Trainer, result: FitResult) -> None:
         self._close()

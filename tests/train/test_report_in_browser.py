@@ -9,8 +9,6 @@ from fastgan.train import Trainer
 from fastgan.train.film import write_film
 from fastgan.train.report import write_report
 
-from .past_runs import write_json
-
 COMMAND = "fastgan train --preset dcgan --data mnist5k --out 'runs/a b'"
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --disable-dev-shm-usage --no-first-run"
@@ -41,7 +39,7 @@ def page(browser, tiny, tmp_path):
     """The report of a run that was trained just now, open in the browser."""
     trainer = Trainer(tiny(out=str(tmp_path / "run")))
     trainer.fit(progress=False)
-    write_json(trainer.run.root / "run.json", {"command": COMMAND})
+    trainer.run.write_json("run.json", {"command": COMMAND})
     write_film(trainer.run)
     browser.get(write_report(trainer.run).as_uri())
     return browser

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from fastgan.train import BadInput, tensorboard
+from fastgan.train import BadInput, Trainer, tensorboard
 from fastgan.train.tensorboard import TensorBoard
 
 from .past_runs import add_grid, make_run
@@ -53,7 +53,6 @@ def test_rows_become_scalars_and_grids_images(tmp_path):
     callback = TensorBoard()
     trainer = play(callback, run, 0, [1, 2])
     callback.sampled(trainer, run.samples / "step_000002.png")
-    callback.saved(trainer, run.checkpoints / "step_000002.pt")
     callback.ended(trainer, None)
     directory = run.root / "tensorboard"
     assert scalars(directory) == [("d_loss", 1, 0.1), ("d_loss", 2, 0.2)]
@@ -85,6 +84,15 @@ def test_a_resumed_run_hides_what_came_after_its_checkpoint(tmp_path, checkpoint
     trainer = play(resumed, run, checkpoint, range(checkpoint + 1, 6))
     resumed.ended(trainer, None)
     assert scalars(run.root / "tensorboard") == [("d_loss", step, step / 10) for step in range(1, 6)]
+
+
+def test_a_trainer_calls_it(tiny, tmp_path):
+    trainer = Trainer(tiny(out=str(tmp_path / "run")), callbacks=[TensorBoard()])
+    result = trainer.fit(progress=False)
+    directory = trainer.run.root / "tensorboard"
+    losses = [(step, value.simple_value) for tag, step, value in shown(directory) if tag == "d_loss"]
+    assert losses == [(row["step"], pytest.approx(row["d_loss"])) for row in result.metrics]
+    assert [step for tag, step, _ in shown(directory) if tag == "samples"] == [0, 2, 4]
 
 
 def test_one_callback_serves_two_fits(tmp_path):
