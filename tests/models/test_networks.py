@@ -35,7 +35,8 @@ class Game:
         name, size, options, setup = CASES[case]
         torch.manual_seed(0)
         self.recipe = MODELS[name](
-            Setup(**{"image_size": size, "channels": 1, "classes": 5, "latent_dim": 6, "features": 4, **setup}), **options
+            Setup(**{"image_size": size, "channels": 1, "classes": 5, "latent_dim": 6, "features": 4, **setup}),
+            **options,
         )
         self.generator, self.discriminator = self.recipe.generator().double(), self.recipe.discriminator().double()
         self.recipe.advance(self.generator, self.discriminator, LAST_STEP)
