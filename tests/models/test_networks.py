@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 import fastgan
 from fastgan.models import MODELS, Setup
@@ -108,6 +109,12 @@ def test_convert_changes_no_result(case):
             torch.testing.assert_close(got.grad, expected.grad, rtol=1e-8, atol=1e-9, msg=name)
 
 
+def test_spectral_norm_is_in_every_layer_of_the_discriminator(case):
+    model, wanted = Game(case).discriminator, CASES[case][3].get("spectral_norm", False)
+    layers = [layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.Linear, nn.Embedding))]
+    assert {parametrize.is_parametrized(layer, "weight") for layer in layers} == {wanted}
+
+
 @torch.no_grad()
 def test_copies_and_states_carry_all(case):
     game = Game(case)
@@ -132,7 +139,7 @@ def test_random_numbers_come_from_the_generator_given(case):
     game = Game(case)
 
     def drawn(seed):
-        torch.manual_seed(seed + 100)
+        torch.seed()
         random = torch.Generator().manual_seed(seed)
         batch = game.recipe.batch(game.images, game.labels, random)
         return [*batch.inputs, *game.recipe.samples(7, game.images, game.labels, random)]
