@@ -1,8 +1,8 @@
-"""What the models share: initialisation, norms, and the activation of discriminators."""
+"""What the models share: initialisation, norms, activation of discriminators, residual blocks, checks of options."""
 
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from fastgan.nn import utils
@@ -47,3 +47,26 @@ def add_spectral_norm(model: nn.Module) -> nn.Module:
         if isinstance(layer, (*_CONVOLUTIONS, nn.Linear)):
             utils.spectral_norm(layer)
     return model
+
+
+class Residual(nn.Module):
+    """What ``layers`` add to their input, as in He et al. 2016: x + layers(x), the shape being kept.
+
+    Args:
+        layers: run one after the other; the first must not work in place.
+    """
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the same shape."""
+        return x + self.layers(x)
+
+
+def check_weight(model: str, name: str, weight: float) -> float:
+    """The weight of a loss, for a model's option of that name. Raises ValueError unless it is finite and >= 0."""
+    if not 0 <= weight < float("inf"):
+        raise ValueError(f"{name} must be at least 0 and finite for model {model}, got {weight}")
+    return weight
