@@ -85,8 +85,8 @@ def test_many_samples_are_random():
     [
         ({"categories": 1}, "categories must be at least 2, got 1"),
         ({"continuous": -1}, "continuous must be at least 0, got -1"),
-        ({"info_weight": -0.5}, "info_weight must be at least 0 and finite, got -0.5"),
-        ({"info_weight": math.inf}, "info_weight must be at least 0 and finite, got inf"),
+        ({"info_weight": -0.5}, "info_weight must be at least 0 and finite for model infogan, got -0.5"),
+        ({"info_weight": math.inf}, "info_weight must be at least 0 and finite for model infogan, got inf"),
     ],
 )
 def test_rejects_other_options(options, sentence):

@@ -12,15 +12,18 @@ def shapes(model):
 
 
 def test_layers():
+    norms = [layer.num_features for layer in mlp.Generator(28, 3, 7, 16).main if isinstance(layer, nn.BatchNorm1d)]
+    assert norms == [16, 16]
     assert shapes(mlp.Generator(28, 3, 7, 16)) == [(16, 7), (16, 16), (3 * 28 * 28, 16)]
     assert shapes(mlp.Discriminator(28, 3, 16)) == [(16, 3 * 28 * 28), (16, 16), (1, 16)]
 
 
 def test_dropout_is_that_of_the_option():
-    recipe = mlp.MLP(Setup(28, 1, features=4, norm="none"), dropout=0.0)
+    torch.manual_seed(0)
+    recipe = mlp.MLP(Setup(28, 1, features=64, norm="none"), dropout=0.0)
     model, images = recipe.discriminator(), torch.randn(3, 1, 28, 28)
     assert torch.equal(model(images), model(images))
-    dropping = mlp.MLP(recipe.setup, dropout=0.9).discriminator()
+    dropping = mlp.MLP(recipe.setup, dropout=0.5).discriminator()
     assert not torch.equal(dropping(images), dropping(images))
 
 

@@ -101,7 +101,7 @@ def test_convert_changes_no_result(case):
     plain, fused = Game(case), Game(case, convert=True)
     for got, expected in zip(fused.play(), plain.play(), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
-    assert any(" yes " in line for line in fastgan.explain(fused.generator).splitlines()) == (case[:3] != "mlp")
+    assert any(" yes " in line for line in fastgan.explain(fused.generator).splitlines())
     for (name, got), (_, expected) in zip(fused.parameters(), plain.parameters(), strict=True):
         if expected.grad is None:
             assert got.grad is None, name
