@@ -1,4 +1,4 @@
-"""The command line: ``fastgan info | train | sample | evaluate``, also as ``python -m fastgan``."""
+"""The command line: ``fastgan info | presets | train | sample | evaluate``, also as ``python -m fastgan``."""
 
 import argparse
 import json
@@ -43,6 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_info(
         commands.add_parser("info", help="versions, devices and which backends are available", allow_abbrev=False)
     )
+    _add_presets(
+        commands.add_parser("presets", help="what can be trained, and with which settings", allow_abbrev=False)
+    )
     _add_train(commands.add_parser("train", help="train a GAN", allow_abbrev=False))
     _add_sample(commands.add_parser("sample", help="images from a trained run", allow_abbrev=False))
     _add_evaluate(commands.add_parser("evaluate", help="KID of a run before and after training", allow_abbrev=False))
@@ -54,10 +57,15 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_info)
 
 
+def _add_presets(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="print every setting of this preset, as TOML")
+    parser.set_defaults(command=_training("presets"))
+
+
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", help="settings to start from (default: dcgan)")
     parser.add_argument(
-        "--data", help="mnist5k, emoji, fashion-mnist, digits, idx:DIR or folder:DIR (default: the preset's)"
+        "--data", help="mnist5k, emoji, fashion-mnist, digits, idx:DIR, folder:DIR, ... (default: the preset's)"
     )
     parser.add_argument("--out", metavar="DIR", help="directory of the run, new or empty (default: runs/PRESET)")
     parser.add_argument("--steps", type=int, metavar="N", help="generator steps")
@@ -65,7 +73,10 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="auto|cpu|cuda", help="auto takes CUDA where there is one")
     parser.add_argument("--dtype", metavar="float32|bfloat16|float16", help="the last two through autocast")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images a step")
-    parser.add_argument("--image-size", type=int, metavar="32|64|128", help="side in pixels")
+    parser.add_argument("--image-size", type=int, metavar="N", help="side in pixels; which ones depends on the model")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of `fastgan presets`, repeatable"
+    )
     parser.add_argument(
         "--convert", action=argparse.BooleanOptionalAction, help="run through fastgan's kernels (default)"
     )
@@ -80,6 +91,10 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("grid.png"), metavar="FILE", help="PNG to write (default: grid.png)"
     )
     parser.add_argument("--seed", type=int, metavar="S", help="of the latents (default: the run's)")
+    parser.add_argument("--step", metavar="N|best|last", help="checkpoint to take (default: last)")
+    parser.add_argument(
+        "--truncation", type=float, default=0.0, metavar="T", help="draw latents beyond T again; 0: none (default)"
+    )
     parser.set_defaults(command=_training("sample"))
 
 
@@ -89,6 +104,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--n", type=int, default=1000, metavar="N", help="real and as many generated images (default: 1000)"
     )
     parser.add_argument("--seed", type=int, metavar="S", help="of latents and subsets (default: the run's)")
+    parser.add_argument("--step", metavar="N|best|last", help="checkpoint to take (default: last)")
     parser.set_defaults(command=_training("evaluate"))
 
 

@@ -68,6 +68,7 @@ class CycleGAN(Recipe):
     """
 
     name = "cyclegan"
+    needs_data = True
     needs_second_set = True
 
     def __init__(self, setup: Setup, cycle_weight: float = 10.0, identity_weight: float = 0.0) -> None:

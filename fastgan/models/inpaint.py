@@ -53,6 +53,7 @@ class Inpaint(Recipe):
     """
 
     name = "inpaint"
+    needs_data = True
 
     def __init__(self, setup: Setup, reconstruction_weight: float = 10.0) -> None:
         super().__init__(setup)

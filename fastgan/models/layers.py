@@ -5,6 +5,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from fastgan.nn import utils
+
 NORMS: dict[str, Callable[[int], nn.Module] | None] = {
     "batch": nn.BatchNorm2d,
     "none": None,
@@ -34,6 +36,17 @@ def weights_init(module: nn.Module) -> None:
 def leaky() -> nn.Module:
     """LeakyReLU(0.2), in place."""
     return nn.LeakyReLU(0.2, inplace=True)
+
+
+def add_spectral_norm(model: nn.Module) -> nn.Module:
+    """Divide the weight of every convolution and linear layer in a model by its largest singular value; the same model.
+
+    Source: Miyato et al. 2018, section 2.1.
+    """
+    for layer in list(model.modules()):
+        if isinstance(layer, (*_CONVOLUTIONS, nn.Linear)):
+            utils.spectral_norm(layer)
+    return model
 
 
 class Residual(nn.Module):

@@ -64,8 +64,11 @@ class Recipe:
     norms: ClassVar[tuple[str, ...]] = ("batch", "none", "layer")
     takes_spectral_norm: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
-    # the data are clips (N, C, T, H, W)
+    # the generator starts from images of the data
+    needs_data: ClassVar[bool] = False
+    # the data are clips (N, C, T, H, W), T that of the instance's ``clip_length``
     needs_clips: ClassVar[bool] = False
+    clip_length: int = 0
     # images of a second set lie behind those of the first: (N, 2C, H, W)
     needs_second_set: ClassVar[bool] = False
 

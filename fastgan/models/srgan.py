@@ -55,6 +55,7 @@ class SRGAN(Recipe):
     """
 
     name = "srgan"
+    needs_data = True
 
     def __init__(self, setup: Setup, scale: int = 2, content_weight: float = 10.0) -> None:
         super().__init__(setup)

@@ -1,15 +1,24 @@
 """Checkpoints of a run: ``DIR/checkpoints/step_000000.pt``, each complete or not there at all."""
 
+from __future__ import annotations
+
+import io
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+import fastgan
 from fastgan.train.errors import BadInput
 
+if TYPE_CHECKING:
+    from fastgan.train.config import TrainConfig
+    from fastgan.train.feed import Feed
+
 _NAME = re.compile(r"step_(\d+)\.pt")
+_FORMAT = 1
 
 
 def checkpoint_path(directory: Path, step: int) -> Path:
@@ -23,30 +32,69 @@ def checkpoint_steps(directory: Path) -> list[int]:
     return sorted(int(match[1]) for match in matches if match)
 
 
-def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write a checkpoint beside its place, move it there, then remove all but step 0 and the newest ``keep``."""
+def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int, best: int | None = None) -> Path:
+    """Write a checkpoint beside its place, move it there, then remove all but the newest ``keep``, step 0 and ``best``.
+
+    Raises: OSError when it cannot be written; then those before it are all there.
+    """
     path = checkpoint_path(directory, step)
     temporary = path.with_suffix(".tmp")
+    # what torch writes to a full disk by itself raises no OSError
+    content = io.BytesIO()
+    torch.save(state, content)
     try:
         with temporary.open("wb") as file:
-            torch.save(state, file)
+            file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     for old in [old for old in checkpoint_steps(directory) if 0 < old < step][: -(keep - 1) or None]:
-        checkpoint_path(directory, old).unlink()
+        if old != best:
+            checkpoint_path(directory, old).unlink()
     return path
 
 
 def load_checkpoint(directory: Path, step: int | None = None) -> dict[str, Any]:
-    """Read the checkpoint of a step, or the newest; tensors arrive on the CPU. Raises BadInput when it is not there."""
+    """Read the checkpoint of a step, or the newest; tensors arrive on the CPU.
+
+    Raises: BadInput when it is not there, cannot be read, or is of a newer fastgan.
+    """
     steps = checkpoint_steps(directory)
     if not steps or (step is not None and step not in steps):
-        raise BadInput(f"{directory} holds no checkpoint" + ("" if step is None else f" of step {step}"))
+        there = f", those of {', '.join(map(str, steps))} are there" if steps else ""
+        raise BadInput(f"{directory} holds no checkpoint" + ("" if step is None else f" of step {step}") + there)
     path = checkpoint_path(directory, steps[-1] if step is None else step)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise BadInput(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise BadInput(f"{path} cannot be read{_way_back(steps, path)}: {_first_line(error)}") from None
+    if not isinstance(state, dict) or "format" not in state:
+        raise BadInput(f"{path} is no checkpoint of this version of fastgan ({fastgan.__version__})")
+    if state["format"] > _FORMAT:
+        raise BadInput(f"{path} is of fastgan {state.get('fastgan')}, newer than this one ({fastgan.__version__})")
+    return state
+
+
+def describe(config: TrainConfig, data: Feed) -> dict[str, Any]:
+    """What a checkpoint says about itself."""
+    facts = {"format": _FORMAT, "fastgan": fastgan.__version__, "model": config.model, "options": config.options}
+    return {**facts, "features": config.features, "channels": data.channels, "classes": data.classes}
+
+
+def check_state(state: dict[str, Any], config: TrainConfig, data: Feed, directory: Path) -> None:
+    """Raise BadInput unless a checkpoint is of such a run."""
+    for name, wanted in describe(config, data).items():
+        if name not in ("format", "fastgan") and state.get(name) != wanted:
+            got = state.get(name)
+            raise BadInput(f"the checkpoint in {directory} is of another run: its {name} is {got!r}, not {wanted!r}")
+
+
+def _way_back(steps: list[int], path: Path) -> str:
+    before = [step for step in steps if checkpoint_path(path.parent, step) != path]
+    return f", remove it to go on from step {before[-1]}" if before else ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,7 +1,7 @@
-"""The commands ``fastgan train``, ``sample`` and ``evaluate``; they take parsed arguments and return an exit code."""
+"""The commands ``fastgan train``, ``presets``, ``sample`` and ``evaluate``: parsed arguments in, exit code out."""
 
-import shlex
-import shutil
+from __future__ import annotations
+
 import signal
 import sys
 from argparse import Namespace
@@ -11,18 +11,21 @@ from typing import Any
 
 import torch
 
-from fastgan.train.config import TrainConfig
+from fastgan.train.best import best_step
+from fastgan.train.command import resume_command
+from fastgan.train.config import PRESETS, TrainConfig, merge, parse_settings
 from fastgan.train.data import load_images
 from fastgan.train.errors import BadInput, TrainingFailed, require_extra
+from fastgan.train.feed import Feed
 from fastgan.train.images import make_grid, save_png, to_uint8
 from fastgan.train.run_dir import RunDir
-from fastgan.train.sampling import draw_latents, generate, load_generator, seeded_generator
+from fastgan.train.sampling import Trained, generate, load_generator
 from fastgan.train.scores import NETWORK, KidScore, check_packages
+from fastgan.train.streams import SAMPLES, SHOWN, seeded_generator
 from fastgan.train.trainer import FitResult, Trainer
 
 _SETTINGS = ("data", "out", "steps", "seed", "device", "dtype", "batch_size", "image_size", "convert")
 _RESUME_SETTINGS = ("steps", "device")
-_SAMPLES = 4  # stream of random numbers; the trainer has 1 to 3 and 5
 
 
 def guarded(command: Callable[[Namespace], int], args: Namespace) -> int:
@@ -42,31 +45,41 @@ def train(args: Namespace) -> int:
     require_extra("PIL", "tqdm", "tomli_w")
     given = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
     trainer = _resume(args, given) if args.resume is not None else _start(args, given)
-    config, unreadable = trainer.config, trainer.data.unreadable
-    if unreadable:
-        names = ", ".join(map(str, unreadable[:10])) + (", ..." if len(unreadable) > 10 else "")
-        print(f"{len(unreadable)} images cannot be read and are left out: {names}", file=sys.stderr)
-    size = f"{config.image_size}x{config.image_size}"
-    work = f"{config.steps} steps on {trainer.device} in {config.dtype}"
-    print(f"{len(trainer.data)} images of {config.data} at {size}, {work}")
+    if trainer.world.first:
+        _say_what_begins(trainer)
     result = trainer.fit()
-    _say_what_is_there(Path(config.out), result)
+    if trainer.world.first:
+        _say_what_is_there(Path(trainer.config.out), result)
     return 128 + result.signum if result.signum else 0
 
 
+def presets(args: Namespace) -> int:
+    """Print the names of all presets with what they are, or every setting of one."""
+    if args.name is None:
+        for name in TrainConfig.preset_names():
+            print(f"{name:<14} {(PRESETS / f'{name}.toml').read_text().splitlines()[0].lstrip('# ')}")
+        return 0
+    require_extra("tomli_w")
+    print(TrainConfig.preset(args.name).to_toml(), end="")
+    return 0
+
+
 def sample(args: Namespace) -> int:
-    """Write one grid of images of the newest checkpoint."""
+    """Write one grid of images of a checkpoint."""
     require_extra("PIL", "tomli_w")
     if args.n < 1:
         raise BadInput(f"--n must be at least 1, got {args.n}")
+    if args.truncation < 0:
+        raise BadInput(f"--truncation must be at least 0, got {args.truncation}")
     if args.out.suffix.lower() != ".png":
         raise BadInput(f"--out must be a .png file, got {args.out}")
     if not args.out.parent.is_dir():
         raise BadInput(f"there is no directory {args.out.parent} to write {args.out.name} to")
-    generator, config, step = load_generator(args.run)
-    latents = draw_latents(args.n, config.latent_dim, seeded_generator(_seed(args, config), _SAMPLES))
-    save_png(make_grid(generate(generator, latents)), args.out)
-    print(f"{args.n} images of step {step} in {args.out}")
+    trained = load_generator(args.run, _step(args))
+    inputs = _inputs(trained, args.n, _seed(args, trained.config), args.truncation)
+    images = generate(trained.generator, inputs)
+    save_png(make_grid(trained.recipe.picture(inputs, images)), args.out)
+    print(f"{len(images)} images of step {trained.step} in {args.out}")
     return 0
 
 
@@ -76,52 +89,85 @@ def evaluate(args: Namespace) -> int:
     check_packages()
     if args.n < 4:
         raise BadInput(f"--n must be at least 4, got {args.n}")
-    generator, config, step = load_generator(args.run)
-    before, _, _ = load_generator(args.run, 0)
+    after = load_generator(args.run, _step(args))
+    before, config = load_generator(args.run, 0), after.config
     seed = _seed(args, config)
     real, other = load_images(config.data, config.image_size).halves(seed)
     if min(len(real), len(other)) < 4:
         raise BadInput(f"the data set {config.data} has too few images for a score")
     n = min(args.n, len(real), len(other))
-    latents = draw_latents(n, config.latent_dim, seeded_generator(seed, _SAMPLES))
     score = KidScore(_pick(real, n, seed), seed)
     print(f"KID in the features of {NETWORK} (not Inception: compare with nothing else), {config.data}, n = {n}")
     print(f"real against other real images (floor)  {score(_pick(other, n, seed))}")
-    print(f"before, step 0                          {score(to_uint8(generate(before, latents)))}")
-    print(f"after, step {step:<6}                      {score(to_uint8(generate(generator, latents)))}")
+    print(f"before, step 0                          {score(_images(before, n, seed))}")
+    print(f"after, step {after.step:<6}                      {score(_images(after, n, seed))}")
     return 0
 
 
 def _start(args: Namespace, given: dict[str, Any]) -> Trainer:
-    config = TrainConfig.preset(args.preset or "dcgan", **{"out": f"runs/{args.preset or 'dcgan'}", **given})
+    name = args.preset or "dcgan"
+    settings = merge(parse_settings(args.set), given)
+    config = TrainConfig.preset(name, **{"out": f"runs/{name}", **settings})
     if not config.out:
         raise BadInput("--out must name a directory")
     return Trainer(config)
 
 
 def _resume(args: Namespace, given: dict[str, Any]) -> Trainer:
-    fixed = [name for name in given if name not in _RESUME_SETTINGS] + (["preset"] if args.preset else [])
+    fixed = [name for name in given if name not in _RESUME_SETTINGS]
+    fixed += [name for name in ("preset", "set") if getattr(args, name)]
     if fixed:
         option = "--" + fixed[0].replace("_", "-")
         raise BadInput(f"{option} cannot be changed with --resume, which takes the settings from config.toml")
     return Trainer.resume(args.resume, **given)
 
 
+def _say_what_begins(trainer: Trainer) -> None:
+    config, unreadable = trainer.config, trainer.data.unreadable
+    if unreadable:
+        names = ", ".join(map(str, unreadable[:10])) + (", ..." if len(unreadable) > 10 else "")
+        print(f"{len(unreadable)} images cannot be read and are left out: {names}", file=sys.stderr)
+    data = config.data + (f" and {config.data_b}" if config.data_b else "")
+    size = f"{config.image_size}x{config.image_size}"
+    work = f"{config.steps} steps on {trainer.device} in {config.dtype}"
+    print(f"{len(trainer.data)} images of {data} at {size}, {work}", flush=True)
+
+
 def _say_what_is_there(out: Path, result: FitResult) -> None:
     if result.signum:
         name = signal.Signals(result.signum).name
-        print(f"stopped by {name} after step {result.step} and saved; go on with: {_resume_command(out)}")
+        print(f"stopped by {name} after step {result.step} and saved; go on with: {resume_command(out)}")
     else:
         print(f"done, {result.step} steps; measurements are in {RunDir(out).metrics}")
     pictures = sorted(RunDir(out).samples.glob("*.png"))
     print(f"pictures are in {RunDir(out).samples}, the last one is {pictures[-1]}")
 
 
-def _resume_command(out: Path) -> str:
-    # under `python -m fastgan` there may be no fastgan on the path, or that of another environment
-    ours = shutil.which("fastgan") is not None and Path(sys.argv[0]).name == "fastgan"
-    command = ["fastgan"] if ours else [sys.executable, "-m", "fastgan"]
-    return shlex.join([*command, "train", "--resume", str(out)])
+def _inputs(trained: Trained, n: int, seed: int, truncation: float = 0.0) -> tuple[torch.Tensor, ...]:
+    recipe, config = trained.recipe, trained.config
+    shown = _shown(config, n, seed) if recipe.needs_data else (torch.empty(n, 0), None)
+    return recipe.samples(len(shown[0]), *shown, seeded_generator(seed, SAMPLES), truncation)
+
+
+def _shown(config: TrainConfig, n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    return Feed(config, torch.device("cpu")).first(n, seeded_generator(seed, SHOWN))
+
+
+def _images(trained: Trained, n: int, seed: int) -> torch.Tensor:
+    return to_uint8(trained.recipe.frames(generate(trained.generator, _inputs(trained, n, seed))))
+
+
+def _step(args: Namespace) -> int | None:
+    if args.step in (None, "last"):
+        return None
+    if args.step == "best":
+        best = best_step(RunDir(args.run))
+        if best is None:
+            raise BadInput(f"{args.run} has no best step, scores are taken with --set score_every=N")
+        return best
+    if not args.step.isdecimal():
+        raise BadInput(f"--step must be a number, best or last, got {args.step!r}")
+    return int(args.step)
 
 
 def _seed(args: Namespace, config: TrainConfig) -> int:

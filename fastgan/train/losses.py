@@ -1,6 +1,7 @@
 """Losses of the two players, from logits; each returns a scalar, float32 also under autocast (float64 stays).
 
-Logits are (N,), of any float dtype; where real and generated logits are asked for, the two N may differ unless said.
+Logits are (N,) or of any other shape, of any float dtype; where real and generated logits are asked for, the two N may
+differ unless said.
 """
 
 from collections.abc import Callable
@@ -10,12 +11,14 @@ from torch import Tensor
 from torch.nn.functional import relu, softplus
 
 
-def non_saturating_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Discriminator's loss: binary cross entropy, real as 1 plus fake as 0, each the mean over its own batch.
+def non_saturating_d(real_logits: Tensor, fake_logits: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Discriminator's loss: binary cross entropy, real as 1 - smoothing plus fake as 0, each a mean by itself.
 
-    mean softplus(-D(x)) + mean softplus(D(G(z))). Source: Goodfellow et al. 2014, section 3.
+    mean softplus(-D(x)) + mean softplus(D(G(z))) + smoothing mean D(x). Source: Goodfellow et al. 2014, section 3;
+    smoothing: Salimans et al. 2016, section 3.4.
     """
-    return softplus(-_wide(real_logits)).mean() + softplus(_wide(fake_logits)).mean()
+    loss = softplus(-_wide(real_logits)).mean() + softplus(_wide(fake_logits)).mean()
+    return loss + smoothing * _wide(real_logits).mean() if smoothing else loss
 
 
 def non_saturating_g(fake_logits: Tensor) -> Tensor:
@@ -81,12 +84,12 @@ class Loss(NamedTuple):
     """The losses of the two players.
 
     Args:
-        discriminator: called with (real_logits, fake_logits).
+        discriminator: called with (real_logits, fake_logits), and with smoothing where that may be above 0.
         generator: called with (fake_logits), or (fake_logits, real_logits) where ``needs_real``.
         needs_real: whether the generator's loss depends on the logits of real images.
     """
 
-    discriminator: Callable[[Tensor, Tensor], Tensor]
+    discriminator: Callable[..., Tensor]
     generator: Callable[..., Tensor]
     needs_real: bool = False
 

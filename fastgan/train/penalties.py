@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import fastgan
 from fastgan.train.config import TrainConfig
-from fastgan.train.sampling import seeded_generator
-
-_STREAM = 5  # of random numbers; the trainer has 1 to 3, the command line 4
+from fastgan.train.distributed import World
+from fastgan.train.streams import PENALTY, seeded_generator
 
 
 class Penalties:
@@ -20,25 +21,36 @@ class Penalties:
     Args:
         config: its penalty, penalty_weight, penalty_every and seed.
         device: of the images, on which points between them are drawn.
+        world: each process takes its share of the random numbers.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, device: torch.device, world: World) -> None:
         kinds = [] if config.penalty == "none" else config.penalty.split("+")
-        self.every, self.generator = config.penalty_every, seeded_generator(config.seed, _STREAM, device)
+        self.every, self.generator = config.penalty_every, seeded_generator(config.seed, PENALTY, device)
         settings: dict[str, Any] = {"weight": config.penalty_weight, "every": self.every, "generator": self.generator}
         self.modules = [fastgan.nn.GradientPenalty(kind=kind, **settings) for kind in kinds]
         self.last = torch.zeros((), device=device)
+        self._world = world
 
     def __bool__(self) -> bool:
         return bool(self.modules)
 
-    def __call__(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    def __call__(self, critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
         """Sum of the penalties, a float32 scalar; 0 on the steps that ``every`` leaves out."""
-        total = torch.stack([module(critic, real, fake) for module in self.modules]).sum()
+        with self.shared(len(real)):
+            total = torch.stack([module(critic, real, fake) for module in self.modules]).sum()
         # a step that is left out gives a constant; the log keeps the value before it
         if total.requires_grad:
             self.last = total.detach() / self.every
         return total
+
+    @contextmanager
+    def shared(self, count: int) -> Iterator[torch.Generator]:
+        """The generator where this process's share begins, of ``count`` numbers; behind all shares afterwards."""
+        device = self.generator.device
+        torch.rand(self._world.rank * count, generator=self.generator, device=device)
+        yield self.generator
+        torch.rand((self._world.size - self._world.rank - 1) * count, generator=self.generator, device=device)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next penalty depends on, and the last value."""

@@ -1,12 +1,16 @@
 """The directory of a run: who may write to it, and where things lie in it."""
 
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from fastgan.train.checkpoint import checkpoint_steps
 from fastgan.train.errors import BadInput
+
+if TYPE_CHECKING:
+    from fastgan.train.config import TrainConfig
 
 try:
     import fcntl
@@ -26,6 +30,7 @@ class RunDir:
         self.root = Path(root)
         self.config = self.root / "config.toml"
         self.metrics = self.root / "metrics.jsonl"
+        self.scores = self.root / "scores.jsonl"
         self.samples = self.root / "samples"
         self.checkpoints = self.root / "checkpoints"
         self._lock: IO[str] | None = None
@@ -41,23 +46,36 @@ class RunDir:
             return
         if self._is_locked():
             raise BadInput(f"{self.root} is in use by another run, choose another directory with --out")
-        if checkpoint_steps(self.checkpoints):
+        if self.config.exists():
             raise BadInput(
                 f"{self.root} holds another run, go on with it (fastgan train --resume {self.root})"
                 " or choose another directory with --out"
             )
         raise BadInput(f"{self.root} is not empty, choose another directory with --out")
 
-    def create(self) -> None:
-        """Make the directory of a new run and lock it. Raises BadInput when another process was first."""
+    def create(self, config: TrainConfig) -> None:
+        """Make the directory of a new run, lock it and write its settings. Raises BadInput when another was first.
+
+        With the settings there the run can be gone on with, whenever it is killed.
+        """
         self.check_new()
         self.root.mkdir(parents=True, exist_ok=True)
         self.lock()
         if self._holds_files():
             self.unlock()
             raise BadInput(f"{self.root} is in use by another run, choose another directory with --out")
-        self.samples.mkdir()
-        self.checkpoints.mkdir()
+        config.write(self.config)
+        self._make_directories()
+
+    def reopen(self, step: int) -> None:
+        """Lock an existing run to go on after a step; what was left half-written, or logged after it, goes."""
+        self.lock()
+        self._make_directories()
+        for directory in (self.root, self.samples, self.checkpoints):
+            for temporary in directory.glob("*.tmp"):
+                temporary.unlink()
+        for path in (self.metrics, self.scores):
+            self._drop_after(path, step)
 
     def lock(self) -> None:
         """Lock an existing directory until ``unlock`` or the end of the process. Raises BadInput when it is taken."""
@@ -76,22 +94,37 @@ class RunDir:
             self._lock.close()
             self._lock = None
 
-    def append_metrics(self, row: dict[str, Any]) -> None:
-        """Add one line to metrics.jsonl."""
-        with self.metrics.open("a") as file:
+    def append(self, path: Path, row: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl or scores.jsonl."""
+        with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def drop_metrics_after(self, step: int) -> None:
-        """Remove the lines that a killed run wrote after the checkpoint from which it goes on."""
-        if not self.metrics.exists():
-            return
-        lines = self.metrics.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        if kept != lines:
-            self.metrics.write_text("".join(kept))
+    def rows(self, path: Path) -> list[dict[str, Any]]:
+        """The whole lines of metrics.jsonl or scores.jsonl; none when there is no such file."""
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file of the run; replaces it in one move."""
+        self._write(self.root / name, json.dumps(content, indent=1) + "\n")
+
+    def _drop_after(self, path: Path, step: int) -> None:
+        rows = self.rows(path)
+        if rows or path.exists():
+            self._write(path, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
+
+    def _write(self, path: Path, text: str) -> None:
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(text)
+        os.replace(temporary, path)
+
+    def _make_directories(self) -> None:
+        self.samples.mkdir(exist_ok=True)
+        self.checkpoints.mkdir(exist_ok=True)
 
     def _holds_files(self) -> bool:
-        return any(path.name != _LOCK for path in self.root.iterdir())
+        return any(path.name != _LOCK and path.suffix != ".tmp" for path in self.root.iterdir())
 
     def _is_locked(self) -> bool:
         if fcntl is None or not (self.root / _LOCK).exists():

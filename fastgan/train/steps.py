@@ -1,8 +1,8 @@
-"""One step of each player: losses, penalty, optimiser, weight clipping."""
+"""One step of each player: losses, penalty, optimiser, clipping of gradients and weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -10,9 +10,13 @@ import torch
 from torch import Tensor, nn
 
 import fastgan
+from fastgan.models import Batch, Recipe
 from fastgan.train.config import DTYPES, TrainConfig
+from fastgan.train.distributed import World
 from fastgan.train.losses import LOSSES
+from fastgan.train.optimizers import lr_factor, make_average, make_optimizer
 from fastgan.train.penalties import Penalties
+from fastgan.train.seeing import Seeing
 
 
 class Players:
@@ -20,56 +24,94 @@ class Players:
 
     Args:
         config: every setting.
+        recipe: of the model; its losses are added to the generator's.
         generator, discriminator: on ``device``; trained in place.
         device: of all batches.
+        world: this process among those of the run; gradients are averaged over them.
     """
 
-    _PARTS = ("generator", "discriminator", "g_optimizer", "d_optimizer", "g_scaler", "d_scaler")
+    _PARTS = ("generator", "discriminator", "g_optimizer", "d_optimizer", "g_scaler", "d_scaler", "seeing")
 
     def __init__(
-        self, config: TrainConfig, generator: nn.Module, discriminator: nn.Module, device: torch.device
+        self,
+        config: TrainConfig,
+        recipe: Recipe,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        device: torch.device,
+        world: World,
     ) -> None:
-        self.config, self.device = config, device
+        self.config, self.recipe, self.device, self.world = config, recipe, device, world
         self.generator, self.discriminator = generator, discriminator
-        self.g_optimizer = _optimizer(config, generator, config.g_lr)
-        self.d_optimizer = _optimizer(config, discriminator, config.d_lr)
+        self.g_optimizer = make_optimizer(config, generator, config.g_lr)
+        self.d_optimizer = make_optimizer(config, discriminator, config.d_lr)
+        self.ema = make_average(config, generator)
         scaled = config.dtype == "float16"
         self.g_scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         self.d_scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         self.loss = LOSSES[config.loss]
-        self.penalties = Penalties(config, device)
+        smoothing = config.label_smoothing
+        self._smoothing: dict[str, float] = {"smoothing": smoothing} if smoothing else {}
+        self.penalties = Penalties(config, device, world)
+        self.seeing = Seeing(config, device, world)
+        # logits of the last discriminator step, (N, ...) each; None where they were not at hand
+        self.logits: tuple[Tensor, Tensor] | None = None
         in_one_pass = config.penalty in ("wgan-gp", "wgan-lp") and config.penalty_every == 1
         self._in_one_pass = in_one_pass and config.loss == "wasserstein"
 
-    def generate(self, latents: Tensor) -> Tensor:
-        """Images of latents, in training, with the graph for the generator's step unless gradients are off."""
-        with self._autocast():
-            return self.generator(latents)
+    @property
+    def sampler(self) -> nn.Module:
+        """The generator to draw samples from: the moving average where there is one."""
+        return self.generator if self.ema is None else self.ema.module
 
-    def discriminator_step(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def begin(self, step: int) -> None:
+        """Set what depends on the step, counted from 0: growth, learning rates, noise."""
+        self.recipe.advance(self.generator, self.discriminator, step)
+        self.seeing.step = step
+        if self.config.lr_schedule != "constant":
+            factor = lr_factor(self.config, step)
+            for optimizer, lr in ((self.g_optimizer, self.config.g_lr), (self.d_optimizer, self.config.d_lr)):
+                for group in optimizer.param_groups:
+                    group["lr"] = lr * factor
+
+    def generate(self, batch: Batch) -> Tensor:
+        """Images of a batch's inputs, in training, with the graph for the generator's step unless gradients are off."""
+        with self._autocast():
+            return self.generator(*batch.inputs)
+
+    def discriminator_step(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
         """Update the discriminator once.
 
         Args:
-            real, fake: (N, C, S, S); ``fake`` without a graph.
+            batch: its ``real`` images, and what the discriminator is told beside them.
+            fake: of the shape of ``batch.real``, without a graph.
         Returns: detached scalars: ``d_loss``, which includes the penalty; ``penalty`` where there is one, by itself
             and as it last was; ``wasserstein``, mean D(real) - mean D(fake), for that loss.
         """
         if self.penalties:
             # under autocast the generator's images are of 16 bits, and a penalty mixes them with the real ones
-            fake = fake.to(real.dtype)
+            fake = fake.to(batch.real.dtype)
         self.d_optimizer.zero_grad(set_to_none=True)
-        measured = self._backward_in_one_pass(real, fake) if self._in_one_pass else self._backward(real, fake)
-        self.d_scaler.step(self.d_optimizer)
-        self.d_scaler.update()
+        real, fake = self.seeing(batch.real), self.seeing(fake)
+        if self._in_one_pass and not batch.given:
+            measured = self._backward_in_one_pass(real, fake)
+        else:
+            measured = self._backward(self._critic(batch), real, fake)
+        self._update(self.discriminator, self.d_optimizer, self.d_scaler)
         if self.config.clip:
             _clamp(self.discriminator, self.config.clip)
         return measured
 
-    def _backward(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def _critic(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+        return (lambda x: self.discriminator(x, *batch.given)) if batch.given else self.discriminator
+
+    def _backward(self, critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         with self._autocast():
-            loss = self.loss.discriminator(self.discriminator(real), self.discriminator(fake))
-            total = loss + self.penalties(self.discriminator, real, fake) if self.penalties else loss
+            real_logits, fake_logits = critic(real), critic(fake)
+            loss = self.loss.discriminator(real_logits, fake_logits, **self._smoothing)
+            total = loss + self.penalties(critic, real, fake) if self.penalties else loss
         self.d_scaler.scale(total).backward()
+        self.logits = real_logits.detach(), fake_logits.detach()
         measured = {"d_loss": total.detach()}
         if self.penalties:
             measured["penalty"] = self.penalties.last
@@ -79,62 +121,73 @@ class Players:
 
     def _backward_in_one_pass(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         config, scale = self.config, _scale(self.d_scaler, self.device)
-        with self._autocast():
+        with self._autocast(), self.penalties.shared(len(real)) as generator:
             step = fastgan.critic_step_wgan_gp(
                 self.discriminator,
                 real,
                 fake,
                 weight=config.penalty_weight,
                 kind=config.penalty,
-                generator=self.penalties.generator,
+                generator=generator,
                 scale=scale,
             )
         return {"d_loss": step.loss, "penalty": step.penalty, "wasserstein": step.wasserstein}
 
-    def generator_step(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Update the generator once; returns its loss, detached.
+    def generator_step(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
+        """Update the generator once.
 
         Args:
-            fake: (N, C, S, S) with the generator's graph.
-            real: (N, C, S, S), looked at only by a loss that needs real logits.
+            batch: that ``fake`` was generated from; its real images are looked at by a relativistic loss only.
+            fake: with the generator's graph.
+        Returns: detached scalars: ``g_loss``, with all its parts, and those of ``Recipe.generator_loss`` by name.
         """
         self.g_optimizer.zero_grad(set_to_none=True)
         with _frozen(self.discriminator):
             with self._autocast():
-                loss = self.loss.generator(*self._logits(fake, real))
-            self.g_scaler.scale(loss).backward()
-        self.g_scaler.step(self.g_optimizer)
-        self.g_scaler.update()
-        return loss.detach()
+                loss = self.loss.generator(*self._logits(batch, fake))
+                parts = self.recipe.generator_loss(self.generator, batch, fake)
+                total = sum(parts.values(), start=loss)
+            self.g_scaler.scale(total).backward()
+        self._update(self.generator, self.g_optimizer, self.g_scaler)
+        if self.ema is not None:
+            self.ema.update_parameters(self.generator)
+        return {"g_loss": total.detach(), **{name: part.detach() for name, part in parts.items()}}
 
-    def _logits(self, fake: Tensor, real: Tensor) -> list[Tensor]:
+    def _logits(self, batch: Batch, fake: Tensor) -> list[Tensor]:
+        critic = self._critic(batch)
         if not self.loss.needs_real:
-            return [self.discriminator(fake)]
+            return [critic(self.seeing(fake))]
         with torch.no_grad():
-            real_logits = self.discriminator(real)
-        return [self.discriminator(fake), real_logits]
+            real_logits = critic(self.seeing(batch.real))
+        return [critic(self.seeing(fake)), real_logits]
+
+    def _update(self, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+        self.world.average(parameter.grad for parameter in model.parameters())
+        if self.config.clip_grad:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), self.config.clip_grad)
+        scaler.step(optimizer)
+        scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """State of models, optimisers, scalers and, where there are any, penalties."""
+        """State of models, optimisers, scalers and, where there are any, penalties and the moving average."""
         state: dict[str, Any] = {name: getattr(self, name).state_dict() for name in self._PARTS}
+        if self.ema is not None:
+            state["ema"] = self.ema.state_dict()
         return {**state, "penalties": self.penalties.state_dict()} if self.penalties else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where ``state_dict`` was taken; other keys are left alone."""
         for name in self._PARTS:
             getattr(self, name).load_state_dict(state[name])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
         if self.penalties:
             self.penalties.load_state_dict(state["penalties"])
 
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = DTYPES[self.config.dtype]
         return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
-
-
-def _optimizer(config: TrainConfig, model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(model.parameters(), lr=lr)
-    return torch.optim.Adam(model.parameters(), lr=lr, betas=(config.beta1, config.beta2), fused=True)
 
 
 @torch.no_grad()

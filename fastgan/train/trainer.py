@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastgan.models import dcgan
-from fastgan.train.checkpoint import checkpoint_steps, load_checkpoint, save_checkpoint
+import fastgan
+from fastgan.models import Batch
+from fastgan.train.callbacks import Callback
+from fastgan.train.checkpoint import check_state, checkpoint_steps, load_checkpoint
 from fastgan.train.config import TrainConfig
-from fastgan.train.data import BatchSampler, load_images, normalise
+from fastgan.train.distributed import World, local_device
 from fastgan.train.errors import BadInput, TrainingFailed, require_extra
-from fastgan.train.images import make_grid, save_png
-from fastgan.train.interrupt import stop_on_signal
+from fastgan.train.feed import Feed
+from fastgan.train.interrupt import StopRequest, stop_on_signal
+from fastgan.train.progress import Clock, postfix, progress_bar
 from fastgan.train.run_dir import RunDir
-from fastgan.train.sampling import draw_latents, generate, seeded_generator
+from fastgan.train.saving import Keeper
 from fastgan.train.steps import Players
+from fastgan.train.streams import FIXED, LATENTS, SHOWN, seeded_generator
+from fastgan.train.watch import Watch, accuracy
 
 _PACKAGES = ("PIL", "tqdm", "tomli_w")
-_LATENTS, _ORDER, _FIXED = 1, 2, 3  # streams of random numbers, each with a generator of its own
+# steps between two looks, in several processes, at whether one of them was asked to stop
+_ASK_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -41,21 +46,27 @@ class Trainer:
     """Trains a generator against a discriminator.
 
     The same config gives the same losses on a CPU, also across a stop and a resume. Seeds torch's global random
-    numbers. Nothing is written before ``fit``, and nothing at all when ``config.out`` is empty.
+    numbers. Nothing is written before ``fit``, and nothing at all when ``config.out`` is empty. Under ``torchrun`` the
+    processes share each batch, gradients are averaged, and that of rank 0 writes.
 
     Args:
         config: every setting.
-        generator: maps latents (N, latent_dim, 1, 1) to images (N, C, image_size, image_size) in [-1, 1]; default: the
-            one that ``config.model`` names. Trained in place, in channels_last.
+        generator: maps what the recipe of ``config.model`` gives it, for most latents (N, latent_dim, 1, 1), to images
+            (N, C, image_size, image_size) in [-1, 1]; default: that of the recipe. Trained in place, in channels_last.
         discriminator: maps such images to logits (N,); likewise. ``config.norm`` and ``config.spectral_norm`` shape the
             default one and are not looked for in another.
+        callbacks: told of what happens, in turn.
     Raises: BadInput when data, device, dtype, packages or the directory ``config.out`` cannot serve.
     """
 
     def __init__(
-        self, config: TrainConfig, generator: nn.Module | None = None, discriminator: nn.Module | None = None
+        self,
+        config: TrainConfig,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
-        self._prepare(config, generator, discriminator, None)
+        self._prepare(config, generator, discriminator, callbacks, None)
 
     @classmethod
     def resume(
@@ -63,211 +74,181 @@ class Trainer:
         directory: str | Path,
         generator: nn.Module | None = None,
         discriminator: nn.Module | None = None,
+        callbacks: Sequence[Callback] = (),
         **overrides: Any,
     ) -> Trainer:
-        """Go on with a run from its newest checkpoint.
+        """Go on with a run from its newest checkpoint, or from its beginning when it was stopped before the first one.
 
         Args:
             directory: of the run.
-            generator, discriminator: those given to ``Trainer``, if any; their weights are replaced.
+            generator, discriminator, callbacks: those given to ``Trainer``, if any; their weights are replaced.
             overrides: ``steps`` and ``device`` may be changed.
         Raises: BadInput when there is no run, another process works on it, or it has done all its steps.
         """
         run = RunDir(directory)
-        steps = checkpoint_steps(run.checkpoints)
-        if not steps or not run.config.exists():
+        if not run.config.exists():
             raise BadInput(f"{directory} holds no run to go on with")
         config = TrainConfig.read(run.config, **{"out": str(directory), **overrides})
-        if steps[-1] >= config.steps:
-            raise BadInput(f"{directory} has done {steps[-1]} steps already, ask for more with --steps")
-        run.lock()
+        done = max(checkpoint_steps(run.checkpoints), default=0)
+        if done >= config.steps:
+            raise BadInput(f"{directory} has done {done} steps already, ask for more with --steps")
+        trainer = cls.__new__(cls)
         try:
-            trainer = cls.__new__(cls)
-            trainer._prepare(config, generator, discriminator, run)
-            trainer.load_state_dict(load_checkpoint(run.checkpoints))
+            trainer._prepare(config, generator, discriminator, callbacks, run)
+            if checkpoint_steps(run.checkpoints):
+                state = load_checkpoint(run.checkpoints)
+                check_state(state, config, trainer.data, run.checkpoints)
+                trainer.load_state_dict(state)
         except BaseException:
             run.unlock()
             raise
         return trainer
 
     def _prepare(
-        self, config: TrainConfig, generator: nn.Module | None, discriminator: nn.Module | None, resumed: RunDir | None
+        self,
+        config: TrainConfig,
+        generator: nn.Module | None,
+        discriminator: nn.Module | None,
+        callbacks: Sequence[Callback],
+        resumed: RunDir | None,
     ) -> None:
         require_extra(*_PACKAGES)
         self.config = config
-        self.device = config.resolve_device()
-        self.run = resumed or (RunDir(config.out) if config.out else None)
+        self.device = local_device(config.resolve_device())
+        self.world = World.join(self.device)
+        run = resumed or (RunDir(config.out) if config.out else None)
+        self.run = run if self.world.first else None
         self._opened = resumed is not None
-        if self.run and not resumed:
-            self.run.check_new()
-        self.data = load_images(config.data, config.image_size)
+        if self.run:
+            self.run.lock() if resumed else self.run.check_new()
+        self.data = Feed(config, self.device)
+        self.recipe = config.recipe(self.data.channels, self.data.classes)
         torch.manual_seed(config.seed)
-        self.generator = self._place(self._default_generator() if generator is None else generator)
-        self.discriminator = self._place(self._default_discriminator() if discriminator is None else discriminator)
-        self.players = Players(config, self.generator, self.discriminator, self.device)
+        self.generator = self._place(self.recipe.generator() if generator is None else generator)
+        self.discriminator = self._place(self.recipe.discriminator() if discriminator is None else discriminator)
+        self.players = Players(config, self.recipe, self.generator, self.discriminator, self.device, self.world)
         self.step = 0
-        self._latents = seeded_generator(config.seed, _LATENTS)
-        self._sampler = BatchSampler(len(self.data), config.batch_size, seeded_generator(config.seed, _ORDER))
-        self._fixed = draw_latents(config.sample_count, config.latent_dim, seeded_generator(config.seed, _FIXED))
-
-    def _default_generator(self) -> nn.Module:
-        config = self.config
-        model = dcgan.Generator(config.image_size, self.data.channels, config.latent_dim, config.features)
-        return model.apply(dcgan.weights_init)
-
-    def _default_discriminator(self) -> nn.Module:
-        config, channels = self.config, self.data.channels
-        settings: dict[str, Any] = {"norm": config.norm, "spectral_norm": config.spectral_norm}
-        model = dcgan.Discriminator(config.image_size, channels, config.features, **settings)
-        return model.apply(dcgan.weights_init)
+        self._random = seeded_generator(config.seed, LATENTS)
+        shown = self.data.first(config.sample_count, seeded_generator(config.seed, SHOWN))
+        fixed = seeded_generator(config.seed, FIXED)
+        self.fixed = self.recipe.samples(config.sample_count, *shown, fixed, config.truncation)
+        self.watch = Watch(shown[0])
+        self.keeper = Keeper(self, callbacks)
 
     def _place(self, model: nn.Module) -> nn.Module:
-        model = model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.config.convert:
-            import fastgan
-
-            fastgan.convert(model)
-        return model
+        self.world.check(self.config.batch_size, model, self.config.convert, self.device)
+        model = self.world.synchronise(model).to(device=self.device)
+        if all(parameter.dim() < 5 for parameter in model.parameters()):
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return fastgan.convert(model) if self.config.convert else model
 
     def fit(self, progress: bool = True) -> FitResult:
         """Train until ``config.steps``, or until SIGINT or SIGTERM, which finish the present step and save.
 
         Args:
             progress: show a progress bar with losses and images a second on stderr.
-        Raises: TrainingFailed when a loss is no longer finite; BadInput when another run took the directory meanwhile.
+        Raises: TrainingFailed when a loss is no longer finite, with the last good checkpoint kept; BadInput when
+            another run took the directory meanwhile or nothing can be written.
         """
-        self._open_run()
+        keeper, metrics = self.keeper, []
+        keeper.open(self._opened)
+        self._opened = True
         self.generator.train()
         self.discriminator.train()
-        metrics: list[dict[str, Any]] = []
         try:
-            with stop_on_signal() as stop, _progress_bar(self.step, self.config.steps, progress) as bar:
-                if self.step == 0:
-                    self._save_samples()
-                    self._save_checkpoint()
-                clock = _Clock(self.step)
-                while self.step < self.config.steps and not stop.signum:
+            with (
+                stop_on_signal() as stop,
+                progress_bar(self.step, self.config.steps, progress and self.world.first) as bar,
+            ):
+                keeper.start()
+                clock = Clock(self.step)
+                while self.step < self.config.steps and not self._stopped(stop):
                     measured = self.train_step()
                     bar.update()
-                    if self._due(self.config.log_every):
-                        metrics.append(self._log(measured, clock))
-                        bar.set_postfix(_postfix(metrics[-1]))
-                    clock.leave_out(self._save_what_is_due)
-                if stop.signum and not self._due(self.config.checkpoint_every):
-                    self._save_checkpoint()
+                    if self.due(self.config.log_every):
+                        metrics.append(keeper.log(self._row(measured, clock)))
+                        bar.set_postfix(postfix(metrics[-1]))
+                        if metrics[-1].get("warning"):
+                            bar.write(f"warning: {metrics[-1]['warning']}", file=sys.stderr)
+                    clock.leave_out(keeper.save_what_is_due)
+                result = FitResult(self.step, stop.signum, metrics)
+                keeper.end(result)
         finally:
-            if self.run:
-                self.run.unlock()
-        return FitResult(self.step, stop.signum, metrics)
+            keeper.close()
+        return result
 
     def train_step(self) -> dict[str, Tensor]:
-        """``d_steps`` discriminator steps, each on images of its own, and a generator step on the last of them.
+        """``config.d_steps`` discriminator steps and one generator step.
 
-        Returns: detached scalars: d_loss and g_loss, penalty and wasserstein where there are such.
+        Each discriminator step has its own real images and latents; the generator's is judged on those of the last.
+        Returns: detached scalars, those of ``Players.discriminator_step`` and ``Players.generator_step``.
         """
+        players = self.players
+        players.begin(self.step)
         for _ in range(self.config.d_steps - 1):
-            real = self._real_batch()
+            batch = self._batch()
             with torch.no_grad():
-                fake = self.players.generate(self._draw_latents())
-            self.players.discriminator_step(real, fake)
-        real, fake = self._real_batch(), self.players.generate(self._draw_latents())
-        measured = self.players.discriminator_step(real, fake.detach())
-        g_loss = self.players.generator_step(fake, real)
+                fake = players.generate(batch)
+            players.discriminator_step(batch, fake)
+        batch = self._batch()
+        fake = players.generate(batch)
+        measured = players.discriminator_step(batch, fake.detach())
+        measured |= players.generator_step(batch, fake)
         self.step += 1
-        return {"d_loss": measured.pop("d_loss"), "g_loss": g_loss, **measured}
+        return measured
 
-    def _real_batch(self) -> Tensor:
-        images = self.data.images[self._sampler.next()].to(self.device, non_blocking=True)
-        return normalise(images).contiguous(memory_format=torch.channels_last)
+    def due(self, every: int) -> bool:
+        """Whether something that is done every so many steps, and after the last, is to be done now."""
+        return self.step % every == 0 or self.step == self.config.steps
 
-    def _draw_latents(self) -> Tensor:
-        return draw_latents(self.config.batch_size, self.config.latent_dim, self._latents).to(self.device)
+    def _batch(self) -> Batch:
+        batch = self.recipe.batch(*self.data.next(), self._random)
+        if self.world.size == 1:
+            return batch
+        share = self.world.share
+        return Batch(share(batch.real), tuple(map(share, batch.inputs)), tuple(map(share, batch.given)))
+
+    def _stopped(self, stop: StopRequest) -> bool:
+        if self.world.size > 1 and self.step % _ASK_EVERY:
+            return False
+        stop.signum = self.world.largest(stop.signum)
+        return bool(stop.signum)
+
+    def _row(self, measured: dict[str, Tensor], clock: Clock) -> dict[str, Any]:
+        self.world.average(measured.values())
+        row: dict[str, Any] = {"step": self.step, **{name: value.item() for name, value in measured.items()}}
+        self.check_finite(row)
+        right = accuracy(self.players.logits, self.config.loss)
+        if right is not None:
+            row["d_accuracy"] = round(right, 4)
+        if not math.isnan(self.watch.diversity):
+            row["diversity"] = round(self.watch.diversity, 4)
+        warning = self.watch.warning(row)
+        speed = clock.rate(self.step) * self.config.batch_size
+        return {**row, "images_per_second": round(speed, 1), **({"warning": warning} if warning else {})}
+
+    def check_finite(self, row: dict[str, Any]) -> None:
+        """Raise TrainingFailed when a measurement is infinite or no number."""
+        wrong = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
+        if wrong:
+            raise TrainingFailed(self.keeper.diverged(wrong[0]))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on: step, players, random numbers and data order."""
-        state = {**self.players.state_dict(), "_sampler": self._sampler.state_dict()}
-        random = {"latents": self._latents.get_state(), "cpu": torch.get_rng_state()}
+        """All that the next step depends on; not the config."""
+        random: dict[str, Any] = {"cpu": torch.get_rng_state(), "latents": self._random.get_state()}
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
-        return {**state, "step": self.step, "channels": self.data.channels, "random": random}
+        state: dict[str, Any] = {**self.players.state_dict(), "data": self.data.state_dict(), "random": random}
+        return {**state, "watch": self.watch.state_dict(), "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where ``state_dict`` was taken."""
-        self.players.load_state_dict(state)
-        self._sampler.load_state_dict(state["_sampler"])
         self.step = state["step"]
-        self._latents.set_state(state["random"]["latents"])
+        self.recipe.advance(self.generator, self.discriminator, self.step)
+        self.players.load_state_dict(state)
+        self.data.load_state_dict(state["data"])
+        self.watch.load_state_dict(state["watch"])
+        self._random.set_state(state["random"]["latents"])
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["random"]:
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
-
-    def _open_run(self) -> None:
-        if self.run is None:
-            return
-        if self._opened:
-            self.run.lock()
-            self.run.drop_metrics_after(self.step)
-        else:
-            self.run.create()
-            self._opened = True
-        self.config.write(self.run.config)
-
-    def _due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self.config.steps
-
-    def _log(self, measured: dict[str, Tensor], clock: _Clock) -> dict[str, Any]:
-        losses = {name: value.item() for name, value in measured.items()}
-        if not all(map(math.isfinite, losses.values())):
-            raise TrainingFailed(
-                f"training diverged: a loss is not finite at step {self.step}, try a smaller g_lr and d_lr"
-            )
-        speed = clock.rate(self.step) * self.config.batch_size
-        row = {"step": self.step, **losses, "images_per_second": round(speed, 1)}
-        if self.run:
-            self.run.append_metrics(row)
-        return row
-
-    def _save_what_is_due(self) -> None:
-        if self._due(self.config.sample_every):
-            self._save_samples()
-        if self._due(self.config.checkpoint_every):
-            self._save_checkpoint()
-
-    def _save_samples(self) -> None:
-        if self.run:
-            grid = make_grid(generate(self.generator, self._fixed))
-            save_png(grid, self.run.samples / f"step_{self.step:06d}.png")
-
-    def _save_checkpoint(self) -> None:
-        if self.run:
-            save_checkpoint(self.run.checkpoints, self.step, self.state_dict(), self.config.keep_checkpoints)
-
-
-class _Clock:
-    """Steps a second since the last question, without the time spent on saving."""
-
-    def __init__(self, step: int) -> None:
-        self._mark, self._step = time.perf_counter(), step
-
-    def rate(self, step: int) -> float:
-        now = time.perf_counter()
-        steps, seconds = step - self._step, now - self._mark
-        self._mark, self._step = now, step
-        return steps / seconds
-
-    def leave_out(self, work: Callable[[], None]) -> None:
-        start = time.perf_counter()
-        work()
-        self._mark += time.perf_counter() - start
-
-
-def _progress_bar(step: int, steps: int, progress: bool) -> Any:
-    from tqdm import tqdm
-
-    wait = 0.5 if sys.stderr.isatty() else 10.0  # seconds; a log file gets a line for each refresh
-    return tqdm(initial=step, total=steps, unit="step", disable=not progress, mininterval=wait, dynamic_ncols=True)
-
-
-def _postfix(row: dict[str, Any]) -> dict[str, str]:
-    losses = {name: f"{value:.3f}" for name, value in row.items() if name not in ("step", "images_per_second")}
-    return {**losses, "img/s": f"{row['images_per_second']:.0f}"}
