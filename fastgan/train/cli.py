@@ -1,4 +1,4 @@
-"""The commands ``fastgan train``, ``presets``, ``sample``, ``evaluate`` and ``report``: parsed arguments in, exit code out."""
+"""The commands ``fastgan train``, ``presets``, ``sample``, ``evaluate`` and ``report``; they return an exit code."""
 
 from __future__ import annotations
 
