@@ -91,6 +91,9 @@ class Keeper:
             try:
                 write_film(self.run)
                 write_report(self.run)
+            except OSError as error:
+                # what ended the training is more important than a report that found no room
+                print(f"warning: there is no report of this run: {error.strerror or error}", file=sys.stderr)
             finally:
                 self.run.unlock()
 

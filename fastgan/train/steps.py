@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -91,7 +91,7 @@ class Players:
         if self.penalties:
             # under autocast the generator's images are of 16 bits, and a penalty mixes them with the real ones
             fake = fake.to(batch.real.dtype)
-        self.d_optimizer.zero_grad(set_to_none=True)
+        _drop_gradients(self.discriminator)
         real, fake = self.seeing(batch.real), self.seeing(fake)
         if self._in_one_pass and not batch.given:
             measured = self._backward_in_one_pass(real, fake)
@@ -141,7 +141,7 @@ class Players:
             fake: with the generator's graph.
         Returns: detached scalars: ``g_loss``, with all its parts, and those of ``Recipe.generator_loss`` by name.
         """
-        self.g_optimizer.zero_grad(set_to_none=True)
+        _drop_gradients(self.generator)
         with _frozen(self.discriminator):
             with self._autocast():
                 loss = self.loss.generator(*self._logits(batch, fake))
@@ -187,7 +187,13 @@ class Players:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = DTYPES[self.config.dtype]
-        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+        return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
+
+
+def _drop_gradients(model: nn.Module) -> None:
+    # an optimiser's zero_grad is made for profiling, and takes as long as its step
+    for parameter in model.parameters():
+        parameter.grad = None
 
 
 @torch.no_grad()
