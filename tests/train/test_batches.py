@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fastgan.train import BadInput
-from fastgan.train.data import ImageSet, normalise
 from fastgan.train.batches import Batches
+from fastgan.train.data import ImageSet, normalise
 
 CPU = torch.device("cpu")
 INDICES = torch.tensor([3, 0, 3, 7])
