@@ -75,6 +75,16 @@ def test_initialisation_is_that_of_keras():
     assert not convolution.bias.any()
 
 
-def test_rejects_other_orders():
-    with pytest.raises(ValueError, match="order must be conv-norm-act or conv-act-norm, got 'act-conv'"):
-        dcgan_keras.DCGANKeras(Setup(28), order="act-conv")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda order: dcgan_keras.DCGANKeras(Setup(28), order=order),
+        lambda order: dcgan_keras.Generator(order=order),
+        lambda order: dcgan_keras.Discriminator(order=order),
+    ],
+    ids=["recipe", "generator", "discriminator"],
+)
+def test_rejects_other_orders(make):
+    sentence = "order must be conv-norm-act or conv-act-norm for model dcgan-keras, got 'act-conv'"
+    with pytest.raises(ValueError, match=sentence):
+        make("act-conv")
