@@ -10,7 +10,7 @@ PARALLEL = -n auto --maxprocesses 8
 STAMP = $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.installed,build/.inplace)
 NATIVE = setup.py $(wildcard csrc/*.* csrc/*/*.*)
 
-.PHONY: build train test test-plain test-triton test-aot test-gpu gpu lint format bench clean
+.PHONY: build browser train test test-plain test-triton test-aot test-gpu gpu lint format bench clean
 .DELETE_ON_ERROR:
 
 build: $(STAMP)
@@ -30,12 +30,18 @@ build/.inplace: $(NATIVE)
 	$(PY) setup.py build_ext --inplace
 	mkdir -p build && touch $@
 
+# for the test that opens a report; it is skipped, and says so, where there is no Chromium
+browser:
+	@command -v chromedriver >/dev/null || { test "$$(id -u)" = 0 && apt-get -qq update && \
+		apt-get -qq install -y --no-install-recommends chromium chromium-driver >/dev/null; } || \
+		echo "no Chromium here, and it cannot be installed without root and apt-get" >&2
+
 train: build
 	$(PY) -m fastgan train --preset dcgan --out $(OUT)
 
 test: test-plain test-triton test-aot
 
-test-plain: build
+test-plain: build browser
 	$(PY) -m pytest $(PARALLEL) -m "not gpu and not aot"
 
 test-triton: build

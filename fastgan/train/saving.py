@@ -16,8 +16,11 @@ from fastgan.train.callbacks import Callback
 from fastgan.train.checkpoint import checkpoint_steps, describe, save_checkpoint
 from fastgan.train.command import command_line
 from fastgan.train.errors import BadInput, TrainingFailed
+from fastgan.train.film import write_film
 from fastgan.train.images import make_grid, save_png
+from fastgan.train.report import write_report
 from fastgan.train.sampling import generate
+from fastgan.train.tensorboard import TensorBoard
 from fastgan.train.watch import all_finite
 
 if TYPE_CHECKING:
@@ -37,6 +40,8 @@ class Keeper:
         config = trainer.config
         self.trainer, self.run, self.config = trainer, trainer.run, config
         self.callbacks = list(callbacks) if trainer.world.first else []
+        if self.run and config.tensorboard:
+            self.callbacks.append(TensorBoard())
         self.best = Best(config, trainer.device) if self.run and config.score_every else None
 
     def open(self, opened: bool) -> None:
@@ -90,7 +95,11 @@ class Keeper:
     def close(self) -> None:
         """Film and report of what is there, and the directory free for others."""
         if self.run:
-            self.run.unlock()
+            try:
+                write_film(self.run)
+                write_report(self.run)
+            finally:
+                self.run.unlock()
 
     def diverged(self, what: str) -> str:
         """What to say when ``what`` is no longer finite."""

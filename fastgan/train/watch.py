@@ -77,7 +77,12 @@ class Watch:
         return new
 
     def state_dict(self) -> dict[str, Any]:
-        return {"said": sorted(self._said), "rows": self._right_rows, "grids": self._alike_grids, "last": self.diversity}
+        return {
+            "said": sorted(self._said),
+            "rows": self._right_rows,
+            "grids": self._alike_grids,
+            "last": self.diversity,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where the state was taken."""
