@@ -12,6 +12,7 @@ from typing import Any
 from fastgan.train.best import best_step
 from fastgan.train.command import resume_command
 from fastgan.train.config import PRESETS, TrainConfig, merge, parse_settings
+from fastgan.train.distributed import speaks
 from fastgan.train.errors import BadInput, TrainingFailed, require_extra
 from fastgan.train.evaluate import evaluate_run, inputs_of
 from fastgan.train.film import write_film
@@ -26,15 +27,19 @@ _RESUME_SETTINGS = ("steps", "device")
 
 
 def guarded(command: Callable[[Namespace], int], args: Namespace) -> int:
-    """Run a command; what the user can mend becomes one sentence on stderr and exit code 2, divergence exit code 1."""
+    """Run a command; what the user can mend becomes one sentence on stderr and exit code 2, divergence exit code 1.
+
+    Of several processes, which all fail when one does, the first speaks.
+    """
     try:
         return command(args)
     except (BadInput, TrainingFailed) as error:
-        print(f"fastgan: {error}", file=sys.stderr)
-        return 2 if isinstance(error, BadInput) else 1
+        sentence, code = str(error), 1 if isinstance(error, TrainingFailed) else 2
     except OSError as error:
-        print(f"fastgan: {error.filename or 'a file'} cannot be used: {error.strerror or error}", file=sys.stderr)
-        return 2
+        sentence, code = f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", 2
+    if speaks():
+        print(f"fastgan: {sentence}", file=sys.stderr)
+    return code
 
 
 def train(args: Namespace) -> int:
@@ -47,6 +52,8 @@ def train(args: Namespace) -> int:
     result = trainer.fit()
     if trainer.world.first:
         _say_what_is_there(Path(trainer.config.out), result)
+    # torchrun ends the others as soon as one process ends with a signal's exit code
+    trainer.world.gather(None)
     return 128 + result.signum if result.signum else 0
 
 

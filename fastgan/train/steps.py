@@ -67,7 +67,10 @@ class Players:
     def begin(self, step: int) -> None:
         """Set what depends on the step, counted from 0: growth, learning rates, noise."""
         self.recipe.advance(self.generator, self.discriminator, step)
-        self.seeing.step = step
+        self.seeing.begin(step)
+        if self.world.size > 1:
+            # dropout on this process's images
+            torch.manual_seed(self.world.seed(self.config.seed, step))
         if self.config.lr_schedule != "constant":
             factor = lr_factor(self.config, step)
             for optimizer, lr in ((self.g_optimizer, self.config.g_lr), (self.d_optimizer, self.config.d_lr)):
@@ -97,7 +100,7 @@ class Players:
             measured = self._backward_in_one_pass(real, fake)
         else:
             measured = self._backward(self._critic(batch), real, fake)
-        self._update(self.discriminator, self.d_optimizer, self.d_scaler)
+        self._update(self.discriminator, self.d_optimizer, self.d_scaler, measured)
         if self.config.clip:
             _clamp(self.discriminator, self.config.clip)
         return measured
@@ -121,7 +124,7 @@ class Players:
 
     def _backward_in_one_pass(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         config, scale = self.config, _scale(self.d_scaler, self.device)
-        with self._autocast(), self.penalties.shared(len(real)) as generator:
+        with self._autocast(), self.penalties.shared(real) as generator:
             step = fastgan.critic_step_wgan_gp(
                 self.discriminator,
                 real,
@@ -148,10 +151,11 @@ class Players:
                 parts = self.recipe.generator_loss(self.generator, batch, fake)
                 total = sum(parts.values(), start=loss)
             self.g_scaler.scale(total).backward()
-        self._update(self.generator, self.g_optimizer, self.g_scaler)
+        measured = {"g_loss": total.detach(), **{name: part.detach() for name, part in parts.items()}}
+        self._update(self.generator, self.g_optimizer, self.g_scaler, measured)
         if self.ema is not None:
             self.ema.update_parameters(self.generator)
-        return {"g_loss": total.detach(), **{name: part.detach() for name, part in parts.items()}}
+        return measured
 
     def _logits(self, batch: Batch, fake: Tensor) -> list[Tensor]:
         critic = self._critic(batch)
@@ -161,8 +165,14 @@ class Players:
             real_logits = critic(self.seeing(batch.real))
         return [critic(self.seeing(fake)), real_logits]
 
-    def _update(self, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
-        self.world.average(parameter.grad for parameter in model.parameters())
+    def _update(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        measured: dict[str, Tensor],
+    ) -> None:
+        self.world.average([*(parameter.grad for parameter in model.parameters()), *measured.values()])
         if self.config.clip_grad:
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), self.config.clip_grad)
