@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,12 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"step_(\d+)\.pt")
 _FORMAT = 1
+_NEEDED = {"format", "step", "generator", "channels", "classes"}
+# settings that a checkpoint is bound to
+_BOUND = (
+    *("model", "options", "image_size", "latent_dim", "features", "norm", "spectral_norm"),
+    *("loss", "penalty", "optimizer", "name"),
+)
 
 
 def checkpoint_path(directory: Path, step: int) -> Path:
@@ -70,7 +78,7 @@ def load_checkpoint(directory: Path, step: int | None = None) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise BadInput(f"{path} cannot be read{_way_back(steps, path)}: {_first_line(error)}") from None
-    if not isinstance(state, dict) or "format" not in state:
+    if not isinstance(state, dict) or not state.keys() >= _NEEDED or not isinstance(state["format"], int):
         raise BadInput(f"{path} is no checkpoint of this version of fastgan ({fastgan.__version__})")
     if state["format"] > _FORMAT:
         raise BadInput(f"{path} is of fastgan {state.get('fastgan')}, newer than this one ({fastgan.__version__})")
@@ -79,8 +87,9 @@ def load_checkpoint(directory: Path, step: int | None = None) -> dict[str, Any]:
 
 def describe(config: TrainConfig, data: Feed) -> dict[str, Any]:
     """What a checkpoint says about itself."""
-    facts = {"format": _FORMAT, "fastgan": fastgan.__version__, "model": config.model, "options": config.options}
-    return {**facts, "features": config.features, "channels": data.channels, "classes": data.classes}
+    bound = {name: getattr(config, name) for name in _BOUND}
+    data_facts = {"channels": data.channels, "classes": data.classes}
+    return {"format": _FORMAT, "fastgan": fastgan.__version__, **bound, **data_facts}
 
 
 def check_state(state: dict[str, Any], config: TrainConfig, data: Feed, directory: Path) -> None:
@@ -89,6 +98,18 @@ def check_state(state: dict[str, Any], config: TrainConfig, data: Feed, director
         if name not in ("format", "fastgan") and state.get(name) != wanted:
             got = state.get(name)
             raise BadInput(f"the checkpoint in {directory} is of another run: its {name} is {got!r}, not {wanted!r}")
+
+
+@contextmanager
+def fitting(directory: Path) -> Iterator[None]:
+    """Say in one sentence that the states of a checkpoint do not fit what they are loaded into."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except (KeyError, RuntimeError, TypeError, ValueError):
+        sentence = f"the checkpoint in {directory} does not fit its config.toml, one of them was changed"
+        raise BadInput(sentence) from None
 
 
 def _way_back(steps: list[int], path: Path) -> str:

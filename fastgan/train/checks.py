@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fastgan.train.config import TrainConfig
 
 AUGMENTATIONS = ("color", "translation", "cutout")
+# below it nearly all latents would have to be drawn again and again
+LEAST_TRUNCATION = 0.01
 _CHOICES = {
     "model": tuple(MODELS),
     "loss": tuple(LOSSES),
@@ -44,6 +46,8 @@ def check_settings(config: TrainConfig) -> None:
         _check(config, name, 0 <= getattr(config, name) < float("inf"), "at least 0 and finite")
     for name in ("beta1", "beta2", "ema"):
         _check(config, name, 0 <= getattr(config, name) < 1, "at least 0 and below 1")
+    drawn = config.truncation == 0 or config.truncation >= LEAST_TRUNCATION
+    _check(config, "truncation", drawn, f"0 or at least {LEAST_TRUNCATION}")
     _check(config, "label_smoothing", 0 <= config.label_smoothing < 0.5, "at least 0 and below 0.5")
     _check(config, "score_count", config.score_count >= 4, "at least 4")
     _check(config, "seed", 0 <= config.seed < 2**32, "at least 0 and below 2^32")
@@ -90,11 +94,14 @@ def _check_course(config: TrainConfig) -> None:
 
 def _check_model(config: TrainConfig) -> None:
     model = MODELS[config.model]
-    known = [name for name in inspect.signature(model).parameters if name != "setup"]
-    for name in config.options:
-        if name not in known:
-            has = f"its options are: {', '.join(known)}" if known else "it has none"
+    defaults = {name: option.default for name, option in inspect.signature(model).parameters.items() if name != "setup"}
+    for name, value in config.options.items():
+        if name not in defaults:
+            has = f"its options are: {', '.join(defaults)}" if defaults else "it has none"
             raise BadInput(f"model {config.model} has no option {name!r}, {has}")
+        kind = type(defaults[name]).__name__
+        if kind in ("str", "bool", "int", "float"):
+            coerce(f"options.{name}", kind, value)
     config.recipe()
     if model.needs_second_set:
         _check(config, "data_b", bool(config.data_b), f"a data set for model {config.model}, which needs two")

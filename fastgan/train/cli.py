@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastgan.train.best import best_step
+from fastgan.train.checks import LEAST_TRUNCATION
 from fastgan.train.command import resume_command
 from fastgan.train.config import PRESETS, TrainConfig, merge, parse_settings
 from fastgan.train.distributed import speaks
@@ -73,9 +74,9 @@ def sample(args: Namespace) -> int:
     require_extra("PIL", "tomli_w")
     if args.n < 1:
         raise BadInput(f"--n must be at least 1, got {args.n}")
-    if args.truncation < 0:
-        raise BadInput(f"--truncation must be at least 0, got {args.truncation}")
-    if args.out.suffix.lower() != ".png":
+    if not (args.truncation == 0 or args.truncation >= LEAST_TRUNCATION):
+        raise BadInput(f"--truncation must be 0 or at least {LEAST_TRUNCATION}, got {args.truncation}")
+    if args.out.suffix.lower() != ".png" or args.out.is_dir():
         raise BadInput(f"--out must be a .png file, got {args.out}")
     if not args.out.parent.is_dir():
         raise BadInput(f"there is no directory {args.out.parent} to write {args.out.name} to")
@@ -120,6 +121,8 @@ def _resume(args: Namespace, given: dict[str, Any]) -> Trainer:
     if fixed:
         option = "--" + fixed[0].replace("_", "-")
         raise BadInput(f"{option} cannot be changed with --resume, which takes the settings from config.toml")
+    if not args.resume:
+        raise BadInput("--resume must name a directory")
     return Trainer.resume(args.resume, **given)
 
 

@@ -41,5 +41,8 @@ def save_png(image: Tensor, path: str | os.PathLike[str]) -> None:
 
     pixels = image.permute(1, 2, 0) if len(image) == 3 else image[0]
     temporary = Path(f"{path}.tmp")
-    Image.fromarray(pixels.contiguous().cpu().numpy()).save(temporary, format="PNG")
-    os.replace(temporary, path)
+    try:
+        Image.fromarray(pixels.contiguous().cpu().numpy()).save(temporary, format="PNG")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -53,6 +53,13 @@ class RunDir:
             )
         raise BadInput(f"{self.root} is not empty, choose another directory with --out")
 
+    def check_old(self) -> None:
+        """Raise BadInput unless there is a run here whose logs can be read. Writes nothing."""
+        if not self.config.exists():
+            raise BadInput(f"{self.root} holds no run to go on with")
+        for path in (self.metrics, self.scores):
+            self.rows(path)
+
     def create(self, config: TrainConfig) -> None:
         """Make the directory of a new run, lock it and write its settings. Raises BadInput when another was first.
 
@@ -95,15 +102,22 @@ class RunDir:
             self._lock = None
 
     def append(self, path: Path, row: dict[str, Any]) -> None:
-        """Add one line to metrics.jsonl or scores.jsonl."""
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        """Add one line to metrics.jsonl or scores.jsonl. Raises BadInput when it cannot be written."""
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise BadInput(f"{path} cannot be written ({error.strerror or error})") from None
 
     def rows(self, path: Path) -> list[dict[str, Any]]:
-        """The whole lines of metrics.jsonl or scores.jsonl; none when there is no such file."""
+        """The whole lines of metrics.jsonl or scores.jsonl; none when there is no such file.
+
+        Raises: BadInput when one is no JSON object with a step.
+        """
         if not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        lines = [line for line in path.read_text(errors="replace").splitlines(keepends=True) if line.endswith("\n")]
+        return [_row(path, line) for line in lines]
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the run; replaces it in one move."""
@@ -135,3 +149,13 @@ class RunDir:
             except OSError:
                 return True
         return False
+
+
+def _row(path: Path, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        row = None
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        raise BadInput(f"{path} must have a JSON object with a step on each line, got {line.strip()[:40]!r}")
+    return row

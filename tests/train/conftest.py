@@ -25,6 +25,13 @@ def idx_dir(tmp_path_factory):
 
 
 @pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty directory, in which the test works."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def tiny(idx_dir):
     """Makes a config: 4 features, batches of 8, on the CPU."""
 
