@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import fastgan
 from fastgan.models import Batch
 from fastgan.train.callbacks import Callback
-from fastgan.train.checkpoint import check_state, checkpoint_steps, load_checkpoint
+from fastgan.train.checkpoint import check_state, checkpoint_steps, fitting, load_checkpoint
 from fastgan.train.config import TrainConfig
 from fastgan.train.distributed import World, local_device
 from fastgan.train.errors import BadInput, TrainingFailed, require_extra
@@ -28,7 +28,7 @@ from fastgan.train.steps import Players
 from fastgan.train.streams import FIXED, LATENTS, SHOWN, seeded_generator
 from fastgan.train.watch import Watch, accuracy
 
-_PACKAGES = ("PIL", "tqdm", "tomli_w")
+_PACKAGES = ("PIL", "tqdm", "tomli_w", "matplotlib", "jinja2")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ class Trainer:
                 if checkpoint_steps(run.checkpoints):
                     state = load_checkpoint(run.checkpoints)
                     check_state(state, config, trainer.data, run.checkpoints)
-                    trainer.load_state_dict(state)
+                    with fitting(run.checkpoints):
+                        trainer.load_state_dict(state)
         except BaseException:
             run.unlock()
             raise
@@ -248,8 +249,7 @@ class Trainer:
 
 
 def _read(run: RunDir, overrides: dict[str, Any]) -> TrainConfig:
-    if not run.config.exists():
-        raise BadInput(f"{run.root} holds no run to go on with")
+    run.check_old()
     config = TrainConfig.read(run.config, **{"out": str(run.root), **overrides})
     done = max(checkpoint_steps(run.checkpoints), default=0)
     if done >= config.steps:

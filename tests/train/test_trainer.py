@@ -185,7 +185,7 @@ def test_second_trainer_cannot_take_a_running_directory(tiny, tmp_path):
 
 
 def test_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
-    state = {"step": 1, "format": 1}
+    state = {"step": 1, "format": 1, "generator": {}, "channels": 1, "classes": 0}
     checkpoint.save_checkpoint(tmp_path, 1, state, keep=2)
 
     def half(descriptor):
