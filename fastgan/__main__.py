@@ -1,4 +1,4 @@
-"""The command line: ``fastgan info | presets | train | sample | evaluate``, also as ``python -m fastgan``."""
+"""The command line: ``fastgan info | presets | train | sample | evaluate | report``, also as ``python -m fastgan``."""
 
 import argparse
 import json
@@ -48,7 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_train(commands.add_parser("train", help="train a GAN", allow_abbrev=False))
     _add_sample(commands.add_parser("sample", help="images from a trained run", allow_abbrev=False))
-    _add_evaluate(commands.add_parser("evaluate", help="KID of a run before and after training", allow_abbrev=False))
+    _add_evaluate(commands.add_parser("evaluate", help="scores of a run before and after training", allow_abbrev=False))
+    _add_report(commands.add_parser("report", help="write a run's report.html and film anew", allow_abbrev=False))
     return parser
 
 
@@ -105,7 +106,15 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, metavar="S", help="of latents and subsets (default: the run's)")
     parser.add_argument("--step", metavar="N|best|last", help="checkpoint to take (default: last)")
+    parser.add_argument(
+        "--inception-weights", type=Path, metavar="FILE", help="torch-fidelity's file, for the standard FID, too"
+    )
     parser.set_defaults(command=_training("evaluate"))
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="directory of a run")
+    parser.set_defaults(command=_training("report"))
 
 
 def _info(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The DCGAN of TensorFlow's tutorial at 28 or 32 pixels, from stock ``torch.nn`` modules."""
+"""The DCGAN of TensorFlow's tutorial, at 28 pixels or more, from stock ``torch.nn`` modules."""
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -7,12 +7,12 @@ from fastgan.models.layers import NORMS, add_spectral_norm
 from fastgan.models.recipe import Recipe, Setup
 
 ORDERS = ("conv-norm-act", "conv-act-norm")
-IMAGE_SIZES = (28, 32)
 _DROPOUT = 0.3
 
 
 def _block(layer: nn.Module, norm: nn.Module | None, order: str) -> list[nn.Module]:
     """Return a layer with its norm before or after the activation, which is Keras' LeakyReLU, of slope 0.3."""
+    _check_order(order)
     norms, act = [norm] if norm else [], nn.LeakyReLU(0.3, inplace=True)
     return [layer, *norms, act] if order == "conv-norm-act" else [layer, act, *norms]
 
@@ -25,11 +25,12 @@ class Generator(nn.Module):
     the side: Keras' "same", but for a shift of the kernel by one pixel.
 
     Args:
-        image_size: side of the image in pixels; 28 or 32.
+        image_size: side of the image in pixels; a multiple of 4.
         channels: colour channels of the image, >= 1.
         latent_dim: length of the latent vector.
         features: width of the last hidden layer; each earlier one is twice as wide.
         order: of a layer, its norm and its activation; "conv-norm-act" as in the tutorial, or "conv-act-norm".
+    Raises: ValueError when order is neither.
     Source: TensorFlow tutorial "Deep Convolutional Generative Adversarial Network".
     """
 
@@ -61,11 +62,11 @@ class Discriminator(nn.Module):
     """Image to logit: two 5x5 convolutions of stride 2, each with LeakyReLU(0.3) and Dropout(0.3), and a dense layer.
 
     Args:
-        image_size: side of the image in pixels; 28 or 32.
+        image_size: side of the image in pixels; a multiple of 4.
         channels: colour channels of the image, >= 1.
         features: width of the first hidden layer; the second is twice as wide.
         norm: of the second convolution; "none" as in the tutorial, "batch", or "layer" over (C, H, W) of each sample.
-        order: as of the generator.
+        order: as of the generator, and refused likewise.
     Source: as of the generator.
     """
 
@@ -96,12 +97,11 @@ class DCGANKeras(Recipe):
     """
 
     name = "dcgan-keras"
-    image_sizes = IMAGE_SIZES
+    image_sizes = (28, 32, 64)
 
     def __init__(self, setup: Setup, order: str = ORDERS[0]) -> None:
         super().__init__(setup)
-        if order not in ORDERS:
-            raise ValueError(f"order must be {' or '.join(ORDERS)}, got {order!r}")
+        _check_order(order)
         self.order = order
 
     def generator(self) -> nn.Module:
@@ -113,6 +113,11 @@ class DCGANKeras(Recipe):
         setup = self.setup
         model = Discriminator(setup.image_size, setup.channels, setup.features, setup.norm, self.order)
         return (add_spectral_norm(model) if setup.spectral_norm else model).apply(_glorot)
+
+
+def _check_order(order: str) -> None:
+    if order not in ORDERS:
+        raise ValueError(f"order must be {' or '.join(ORDERS)} for model dcgan-keras, got {order!r}")
 
 
 def _glorot(layer: nn.Module) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss, one_hot
 
 from fastgan.models import dcgan
-from fastgan.models.layers import leaky, weights_init
+from fastgan.models.layers import check_weight, leaky, weights_init
 from fastgan.models.recipe import Batch, Recipe, Setup
 
 
@@ -76,9 +76,8 @@ class InfoGAN(Recipe):
         for option, value, least in (("categories", categories, 2), ("continuous", continuous, 0)):
             if value < least:
                 raise ValueError(f"{option} must be at least {least}, got {value}")
-        if not 0 <= info_weight < float("inf"):
-            raise ValueError(f"info_weight must be at least 0 and finite, got {info_weight}")
-        self.categories, self.continuous, self.info_weight = categories, continuous, info_weight
+        self.categories, self.continuous = categories, continuous
+        self.info_weight = check_weight(self.name, "info_weight", info_weight)
 
     def generator(self) -> nn.Module:
         setup, codes = self.setup, (self.categories, self.continuous)

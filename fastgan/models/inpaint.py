@@ -34,7 +34,7 @@ class Generator(nn.Module):
         """Fill holes.
 
         Args:
-            masked: (N, channels, image_size, image_size) in [-1, 1]; what is in the hole is taken as it is.
+            masked: (N, channels, image_size, image_size) in [-1, 1]; what is in the hole is replaced.
             mask: (N, 1, image_size, image_size); 1 in the hole and 0 elsewhere.
         Returns: images of the shape of ``masked``, equal to it outside the hole.
         """

@@ -89,7 +89,7 @@ def _shift(images: Tensor, axis: int, moves: Tensor) -> Tensor:
         moved = moved.movedim(-1, 1)
     else:
         moved = torch.take_along_dim(images, source.clamp(0, last), axis)
-    return moved.masked_fill(outside, 0)
+    return torch.where(outside, 0.0, moved)
 
 
 def _cutout(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -100,7 +100,7 @@ def _cutout(images: Tensor, generator: torch.Generator) -> Tensor:
         first = (drawn * (side + 1 - length % 2)).floor() - length // 2
         position = _positions(images, axis)
         hole = hole & (position >= first) & (position < first + length)
-    return images.masked_fill(hole, 0)
+    return torch.where(hole, 0.0, images)
 
 
 def _uniform(images: Tensor, count: int, generator: torch.Generator) -> Tensor:

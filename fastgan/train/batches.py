@@ -49,9 +49,7 @@ class Batches:
 
         With more than one channel they are in channels_last (channels_last_3d for clips).
         """
-        pixels = self._pixels.index_select(0, indices.to(self._pixels.device, non_blocking=True))
-        if self.crop or self.flip:
-            pixels = self._varied(pixels)
+        pixels = self._varied(indices) if self.crop or self.flip else _take(self._pixels, indices)
         if pixels.device != self.device:
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         images = normalise(pixels)
@@ -62,20 +60,22 @@ class Batches:
         """Labels at the indices: int64 (B,) on the device; None where the data has none."""
         return None if self._labels is None else self._labels[indices.to(self.device, non_blocking=True)]
 
-    def _varied(self, pixels: Tensor) -> Tensor:
-        count, last = len(pixels), pixels.shape[-2] - 1
-        columns = torch.arange(last + 1).expand(count, -1)
+    def _varied(self, indices: Tensor) -> Tensor:
+        count, shape = len(indices), self._pixels.shape[1:]  # [(T,) S, S, C]
+        side, channels = shape[-2:]
+        rows = columns = torch.arange(side).expand(count, -1)
         if self.crop:
             moves = torch.randint(-self.crop, self.crop + 1, (2, count, 1), generator=self.random)
-            rows, columns = last - (last - (columns + moves).abs()).abs()
-            pixels = _take(pixels, rows, -3)
+            rows, columns = side - 1 - (side - 1 - (columns + moves).abs()).abs()
         if self.flip:
             mirrored = torch.rand(count, 1, generator=self.random) < 0.5
-            columns = torch.where(mirrored, last - columns, columns)
-        return _take(pixels, columns, -2)
+            columns = torch.where(mirrored, side - 1 - columns, columns)
+        # one look-up for every pixel, in the set as one long list of pixels
+        frames = shape.numel() // (side * side * channels)
+        frame = indices.reshape(-1, 1) * frames + torch.arange(frames)  # [B, T]
+        pixel = (frame[:, :, None] * side + rows[:, None])[..., None] * side + columns[:, None, None]
+        return _take(self._pixels.view(-1, channels), pixel.flatten()).view(count, *shape)
 
 
-def _take(pixels: Tensor, index: Tensor, axis: int) -> Tensor:
-    shape = [len(pixels)] + [1] * (pixels.dim() - 1)
-    shape[axis] = -1
-    return torch.take_along_dim(pixels, index.reshape(shape).to(pixels.device, non_blocking=True), axis)
+def _take(pixels: Tensor, indices: Tensor) -> Tensor:
+    return pixels.index_select(0, indices.to(pixels.device, non_blocking=True))

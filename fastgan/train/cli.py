@@ -1,4 +1,4 @@
-"""The commands ``fastgan train``, ``presets``, ``sample`` and ``evaluate``: parsed arguments in, exit code out."""
+"""The commands ``fastgan train``, ``presets``, ``sample``, ``evaluate`` and ``report``; they return an exit code."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fastgan.train.best import best_step
 from fastgan.train.command import resume_command
 from fastgan.train.config import PRESETS, TrainConfig, merge, parse_settings
-from fastgan.train.data import load_images
+from fastgan.train.distributed import speaks
 from fastgan.train.errors import BadInput, TrainingFailed, require_extra
-from fastgan.train.feed import Feed
-from fastgan.train.images import make_grid, save_png, to_uint8
+from fastgan.train.evaluate import evaluate_run, inputs_of
+from fastgan.train.film import write_film
+from fastgan.train.images import make_grid, save_png
+from fastgan.train.report import write_report
 from fastgan.train.run_dir import RunDir
-from fastgan.train.sampling import Trained, generate, load_generator
-from fastgan.train.scores import NETWORK, KidScore, check_packages
-from fastgan.train.streams import SAMPLES, SHOWN, seeded_generator
+from fastgan.train.sampling import generate, load_generator
 from fastgan.train.trainer import FitResult, Trainer
 
 _SETTINGS = ("data", "out", "steps", "seed", "device", "dtype", "batch_size", "image_size", "convert")
@@ -29,15 +27,19 @@ _RESUME_SETTINGS = ("steps", "device")
 
 
 def guarded(command: Callable[[Namespace], int], args: Namespace) -> int:
-    """Run a command; what the user can mend becomes one sentence on stderr and exit code 2, divergence exit code 1."""
+    """Run a command; what the user can mend becomes one sentence on stderr and exit code 2, divergence exit code 1.
+
+    Of several processes, which all fail when one does, the first speaks.
+    """
     try:
         return command(args)
     except (BadInput, TrainingFailed) as error:
-        print(f"fastgan: {error}", file=sys.stderr)
-        return 2 if isinstance(error, BadInput) else 1
+        sentence, code = str(error), 1 if isinstance(error, TrainingFailed) else 2
     except OSError as error:
-        print(f"fastgan: {error.filename or 'a file'} cannot be used: {error.strerror or error}", file=sys.stderr)
-        return 2
+        sentence, code = f"{error.filename or 'a file'} cannot be used: {error.strerror or error}", 2
+    if speaks():
+        print(f"fastgan: {sentence}", file=sys.stderr)
+    return code
 
 
 def train(args: Namespace) -> int:
@@ -50,6 +52,8 @@ def train(args: Namespace) -> int:
     result = trainer.fit()
     if trainer.world.first:
         _say_what_is_there(Path(trainer.config.out), result)
+    # torchrun ends the others as soon as one process ends with a signal's exit code
+    trainer.world.gather(None)
     return 128 + result.signum if result.signum else 0
 
 
@@ -76,7 +80,7 @@ def sample(args: Namespace) -> int:
     if not args.out.parent.is_dir():
         raise BadInput(f"there is no directory {args.out.parent} to write {args.out.name} to")
     trained = load_generator(args.run, _step(args))
-    inputs = _inputs(trained, args.n, _seed(args, trained.config), args.truncation)
+    inputs = inputs_of(trained, args.n, _seed(args, trained.config.seed), args.truncation)
     images = generate(trained.generator, inputs)
     save_png(make_grid(trained.recipe.picture(inputs, images)), args.out)
     print(f"{len(images)} images of step {trained.step} in {args.out}")
@@ -84,23 +88,20 @@ def sample(args: Namespace) -> int:
 
 
 def evaluate(args: Namespace) -> int:
-    """Print the KID of the first and the newest checkpoint, and that of real images against other real images."""
+    """Print the scores of the first and a later checkpoint, and those of real images against other real images."""
     require_extra("PIL", "tomli_w")
-    check_packages()
-    if args.n < 4:
-        raise BadInput(f"--n must be at least 4, got {args.n}")
-    after = load_generator(args.run, _step(args))
-    before, config = load_generator(args.run, 0), after.config
-    seed = _seed(args, config)
-    real, other = load_images(config.data, config.image_size).halves(seed)
-    if min(len(real), len(other)) < 4:
-        raise BadInput(f"the data set {config.data} has too few images for a score")
-    n = min(args.n, len(real), len(other))
-    score = KidScore(_pick(real, n, seed), seed)
-    print(f"KID in the features of {NETWORK} (not Inception: compare with nothing else), {config.data}, n = {n}")
-    print(f"real against other real images (floor)  {score(_pick(other, n, seed))}")
-    print(f"before, step 0                          {score(_images(before, n, seed))}")
-    print(f"after, step {after.step:<6}                      {score(_images(after, n, seed))}")
+    seed = None if args.seed is None else _seed(args, args.seed)
+    print(evaluate_run(args.run, args.n, seed, _step(args), args.inception_weights))
+    return 0
+
+
+def report(args: Namespace) -> int:
+    """Write report.html and the film of a run's samples anew."""
+    run = RunDir(args.run)
+    if not run.config.exists():
+        raise BadInput(f"{args.run} holds no run: there is no {run.config.name} in it")
+    write_film(run)
+    print(f"the report is {write_report(run)}")
     return 0
 
 
@@ -143,20 +144,6 @@ def _say_what_is_there(out: Path, result: FitResult) -> None:
     print(f"pictures are in {RunDir(out).samples}, the last one is {pictures[-1]}")
 
 
-def _inputs(trained: Trained, n: int, seed: int, truncation: float = 0.0) -> tuple[torch.Tensor, ...]:
-    recipe, config = trained.recipe, trained.config
-    shown = _shown(config, n, seed) if recipe.needs_data else (torch.empty(n, 0), None)
-    return recipe.samples(len(shown[0]), *shown, seeded_generator(seed, SAMPLES), truncation)
-
-
-def _shown(config: TrainConfig, n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    return Feed(config, torch.device("cpu")).first(n, seeded_generator(seed, SHOWN))
-
-
-def _images(trained: Trained, n: int, seed: int) -> torch.Tensor:
-    return to_uint8(trained.recipe.frames(generate(trained.generator, _inputs(trained, n, seed))))
-
-
 def _step(args: Namespace) -> int | None:
     if args.step in (None, "last"):
         return None
@@ -170,12 +157,8 @@ def _step(args: Namespace) -> int | None:
     return int(args.step)
 
 
-def _seed(args: Namespace, config: TrainConfig) -> int:
-    seed = config.seed if args.seed is None else args.seed
+def _seed(args: Namespace, default: int) -> int:
+    seed = default if args.seed is None else args.seed
     if not 0 <= seed < 2**32:
         raise BadInput(f"--seed must be at least 0 and below 2^32, got {seed}")
     return seed
-
-
-def _pick(images: torch.Tensor, n: int, seed: int) -> torch.Tensor:
-    return images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:n]]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastgan.train.errors import BadInput
-from fastgan.train.sources import central_square, find_files
+from fastgan.train.sources import central_square, find_files, stack
 
 CLIP_SUFFIXES = (".gif", ".webp")
 _DIGIT_SHARE = 28 / 64  # of the frame's side
@@ -67,9 +67,9 @@ def read_clips(directory: Path, frames: int, image_size: int) -> tuple[Tensor, l
             f"none of the {len(paths)} animations in {directory} can be read and has {frames} frames, "
             f"the first is {paths[0]}"
         )
-    images = torch.stack(list(clips.values()))
-    coloured = bool((images[:, :1] != images).any())
-    return images if coloured else images[:, :1].clone(), list(clips), [path for path in paths if path not in clips]
+    grey = all(bool((clip[:1] == clip).all()) for clip in clips.values())
+    images = stack([clip[:1] for clip in clips.values()], 1) if grey else stack(list(clips.values()), 3)
+    return images, list(clips), [path for path in paths if path not in clips]
 
 
 def _read_clip(path: Path, frames: int, image_size: int) -> Tensor:

@@ -166,8 +166,7 @@ def _load_emoji(where: str, image_size: int, split: str) -> ImageSet:
     number = {base: index for index, base in enumerate(bases)}
     groups = torch.tensor([number[sources.base_emoji(path)] for path in chosen])
     # palette pictures without colour read as grey, all are wanted as RGB
-    images = torch.stack([sources.read_image(path, image_size).expand(3, -1, -1) for path in chosen])
-    return ImageSet(images, groups)
+    return ImageSet(sources.stack([sources.read_image(path, image_size) for path in chosen], 3), groups)
 
 
 def _load_moving_digits(together: str, image_size: int, frames: int) -> ImageSet:

@@ -37,7 +37,7 @@ class Penalties:
 
     def __call__(self, critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
         """Sum of the penalties, a float32 scalar; 0 on the steps that ``every`` leaves out."""
-        with self.shared(len(real)):
+        with self.shared(real):
             total = torch.stack([module(critic, real, fake) for module in self.modules]).sum()
         # a step that is left out gives a constant; the log keeps the value before it
         if total.requires_grad:
@@ -45,12 +45,23 @@ class Penalties:
         return total
 
     @contextmanager
-    def shared(self, count: int) -> Iterator[torch.Generator]:
-        """The generator where this process's share begins, of ``count`` numbers; behind all shares afterwards."""
-        device = self.generator.device
-        torch.rand(self._world.rank * count, generator=self.generator, device=device)
+    def shared(self, real: Tensor) -> Iterator[torch.Generator]:
+        """The generator where the share of this process's images begins; behind all shares afterwards."""
+        world = self._world
+        shapes = self._drawn(real)
+        self._draw(world.rank * shapes)
         yield self.generator
-        torch.rand((self._world.size - self._world.rank - 1) * count, generator=self.generator, device=device)
+        self._draw((world.size - world.rank - 1) * shapes)
+
+    def _drawn(self, real: Tensor) -> list[torch.Size]:
+        due = [module.kind for module in self.modules if module.calls % module.every == 0]
+        if not {"wgan-gp", "wgan-lp", "dragan"} & set(due):
+            return []
+        return [real.shape[:1], real.shape] if "dragan" in due else [real.shape[:1]]
+
+    def _draw(self, shapes: list[torch.Size]) -> None:
+        for shape in shapes:
+            torch.rand(shape, generator=self.generator, device=self.generator.device)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next penalty depends on, and the last value."""

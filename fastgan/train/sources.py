@@ -54,7 +54,12 @@ def read_folder(directory: Path, image_size: int) -> tuple[Tensor, list[Path], l
         raise BadInput(f"none of the {len(paths)} images in {directory} can be read, the first is {paths[0]}")
     channels = max(len(image) for image in images)
     readable = [path for path in paths if path not in set(unreadable)]
-    return torch.stack([image.expand(channels, -1, -1) for image in images]), readable, unreadable
+    return stack(images, channels), readable, unreadable
+
+
+def stack(images: list[Tensor], channels: int) -> Tensor:
+    """Images (1 or channels, ...) as (N, channels, ...), grey repeated; channels last in memory, as training reads."""
+    return torch.stack([image.expand(channels, *image.shape[1:]).movedim(0, -1) for image in images]).movedim(-1, 1)
 
 
 def find_files(directory: Path, suffixes: tuple[str, ...], what: str) -> list[Path]:

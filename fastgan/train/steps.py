@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -67,12 +67,35 @@ class Players:
     def begin(self, step: int) -> None:
         """Set what depends on the step, counted from 0: growth, learning rates, noise."""
         self.recipe.advance(self.generator, self.discriminator, step)
-        self.seeing.step = step
+        self.seeing.begin(step)
+        if self.world.size > 1:
+            # dropout on this process's images
+            torch.manual_seed(self.world.seed(self.config.seed, step))
         if self.config.lr_schedule != "constant":
             factor = lr_factor(self.config, step)
             for optimizer, lr in ((self.g_optimizer, self.config.g_lr), (self.d_optimizer, self.config.d_lr)):
                 for group in optimizer.param_groups:
                     group["lr"] = lr * factor
+
+    def end(self) -> None:
+        """What follows a step: the moving average, which looks at how many steps it has seen."""
+        if self.ema is not None:
+            self.ema.update_parameters(self.generator)
+
+    def step(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """A discriminator step on each batch, and a generator step on the last; returns what they measured."""
+        for batch in batches[:-1]:
+            with torch.no_grad():
+                fake = self.generate(batch)
+            self.discriminator_step(batch, fake)
+        batch = batches[-1]
+        fake = self.generate(batch)
+        measured = self.discriminator_step(batch, fake.detach())
+        return measured | self.generator_step(batch, fake)
+
+    def device_generators(self) -> list[torch.Generator]:
+        """The random numbers that a step draws on the device, beside torch's own."""
+        return [self.penalties.generator, *self.seeing.generators()]
 
     def generate(self, batch: Batch) -> Tensor:
         """Images of a batch's inputs, in training, with the graph for the generator's step unless gradients are off."""
@@ -91,13 +114,13 @@ class Players:
         if self.penalties:
             # under autocast the generator's images are of 16 bits, and a penalty mixes them with the real ones
             fake = fake.to(batch.real.dtype)
-        self.d_optimizer.zero_grad(set_to_none=True)
+        _drop_gradients(self.discriminator)
         real, fake = self.seeing(batch.real), self.seeing(fake)
         if self._in_one_pass and not batch.given:
             measured = self._backward_in_one_pass(real, fake)
         else:
             measured = self._backward(self._critic(batch), real, fake)
-        self._update(self.discriminator, self.d_optimizer, self.d_scaler)
+        self._update(self.discriminator, self.d_optimizer, self.d_scaler, measured)
         if self.config.clip:
             _clamp(self.discriminator, self.config.clip)
         return measured
@@ -121,7 +144,7 @@ class Players:
 
     def _backward_in_one_pass(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         config, scale = self.config, _scale(self.d_scaler, self.device)
-        with self._autocast(), self.penalties.shared(len(real)) as generator:
+        with self._autocast(), self.penalties.shared(real) as generator:
             step = fastgan.critic_step_wgan_gp(
                 self.discriminator,
                 real,
@@ -141,17 +164,16 @@ class Players:
             fake: with the generator's graph.
         Returns: detached scalars: ``g_loss``, with all its parts, and those of ``Recipe.generator_loss`` by name.
         """
-        self.g_optimizer.zero_grad(set_to_none=True)
+        _drop_gradients(self.generator)
         with _frozen(self.discriminator):
             with self._autocast():
                 loss = self.loss.generator(*self._logits(batch, fake))
                 parts = self.recipe.generator_loss(self.generator, batch, fake)
                 total = sum(parts.values(), start=loss)
             self.g_scaler.scale(total).backward()
-        self._update(self.generator, self.g_optimizer, self.g_scaler)
-        if self.ema is not None:
-            self.ema.update_parameters(self.generator)
-        return {"g_loss": total.detach(), **{name: part.detach() for name, part in parts.items()}}
+        measured = {"g_loss": total.detach(), **{name: part.detach() for name, part in parts.items()}}
+        self._update(self.generator, self.g_optimizer, self.g_scaler, measured)
+        return measured
 
     def _logits(self, batch: Batch, fake: Tensor) -> list[Tensor]:
         critic = self._critic(batch)
@@ -161,8 +183,14 @@ class Players:
             real_logits = critic(self.seeing(batch.real))
         return [critic(self.seeing(fake)), real_logits]
 
-    def _update(self, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
-        self.world.average(parameter.grad for parameter in model.parameters())
+    def _update(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        measured: dict[str, Tensor],
+    ) -> None:
+        self.world.average([*(parameter.grad for parameter in model.parameters()), *measured.values()])
         if self.config.clip_grad:
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), self.config.clip_grad)
@@ -187,7 +215,13 @@ class Players:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = DTYPES[self.config.dtype]
-        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+        return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
+
+
+def _drop_gradients(model: nn.Module) -> None:
+    # an optimiser's zero_grad is made for profiling, and takes as long as its step
+    for parameter in model.parameters():
+        parameter.grad = None
 
 
 @torch.no_grad()

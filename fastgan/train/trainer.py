@@ -20,7 +20,8 @@ from fastgan.train.config import TrainConfig
 from fastgan.train.distributed import World, local_device
 from fastgan.train.errors import BadInput, TrainingFailed, require_extra
 from fastgan.train.feed import Feed
-from fastgan.train.interrupt import StopRequest, stop_on_signal
+from fastgan.train.graph import GraphedStep, check_graph
+from fastgan.train.interrupt import stop_on_signal
 from fastgan.train.progress import Clock, postfix, progress_bar
 from fastgan.train.run_dir import RunDir
 from fastgan.train.saving import Keeper
@@ -29,8 +30,6 @@ from fastgan.train.streams import FIXED, LATENTS, SHOWN, seeded_generator
 from fastgan.train.watch import Watch, accuracy
 
 _PACKAGES = ("PIL", "tqdm", "tomli_w")
-# steps between two looks, in several processes, at whether one of them was asked to stop
-_ASK_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,12 @@ class Trainer:
         discriminator: nn.Module | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        self._prepare(config, generator, discriminator, callbacks, None)
+        self.world = World.join()
+        with self.world.together():
+            self._prepare(config, generator, discriminator, callbacks, None)
+        # those that were given may have been made from other random numbers in each process
+        for model in (self.generator, self.discriminator, self.players.ema):
+            self.world.equalise(model)
 
     @classmethod
     def resume(
@@ -85,20 +89,16 @@ class Trainer:
             overrides: ``steps`` and ``device`` may be changed.
         Raises: BadInput when there is no run, another process works on it, or it has done all its steps.
         """
-        run = RunDir(directory)
-        if not run.config.exists():
-            raise BadInput(f"{directory} holds no run to go on with")
-        config = TrainConfig.read(run.config, **{"out": str(directory), **overrides})
-        done = max(checkpoint_steps(run.checkpoints), default=0)
-        if done >= config.steps:
-            raise BadInput(f"{directory} has done {done} steps already, ask for more with --steps")
-        trainer = cls.__new__(cls)
+        run, trainer = RunDir(directory), cls.__new__(cls)
+        trainer.world = World.join()
         try:
-            trainer._prepare(config, generator, discriminator, callbacks, run)
-            if checkpoint_steps(run.checkpoints):
-                state = load_checkpoint(run.checkpoints)
-                check_state(state, config, trainer.data, run.checkpoints)
-                trainer.load_state_dict(state)
+            with trainer.world.together():
+                config = _read(run, overrides)
+                trainer._prepare(config, generator, discriminator, callbacks, run)
+                if checkpoint_steps(run.checkpoints):
+                    state = load_checkpoint(run.checkpoints)
+                    check_state(state, config, trainer.data, run.checkpoints)
+                    trainer.load_state_dict(state)
         except BaseException:
             run.unlock()
             raise
@@ -115,7 +115,6 @@ class Trainer:
         require_extra(*_PACKAGES)
         self.config = config
         self.device = local_device(config.resolve_device())
-        self.world = World.join(self.device)
         run = resumed or (RunDir(config.out) if config.out else None)
         self.run = run if self.world.first else None
         self._opened = resumed is not None
@@ -127,6 +126,9 @@ class Trainer:
         self.generator = self._place(self.recipe.generator() if generator is None else generator)
         self.discriminator = self._place(self.recipe.discriminator() if discriminator is None else discriminator)
         self.players = Players(config, self.recipe, self.generator, self.discriminator, self.device, self.world)
+        if config.graph:
+            check_graph(config, self.device, self.world.size)
+        self._play = GraphedStep(self.players) if config.graph else self.players.step
         self.step = 0
         self._random = seeded_generator(config.seed, LATENTS)
         shown = self.data.first(config.sample_count, seeded_generator(config.seed, SHOWN))
@@ -157,21 +159,23 @@ class Trainer:
         self.discriminator.train()
         try:
             with (
+                self.world.all_alive(),
                 stop_on_signal() as stop,
                 progress_bar(self.step, self.config.steps, progress and self.world.first) as bar,
             ):
                 keeper.start()
-                clock = Clock(self.step)
-                while self.step < self.config.steps and not self._stopped(stop):
+                clock, signum = Clock(self.step), 0
+                # processes that did not stop after the same step would wait for each other
+                while self.step < self.config.steps and not (signum := max(self.world.gather(stop.signum))):
                     measured = self.train_step()
                     bar.update()
                     if self.due(self.config.log_every):
                         metrics.append(keeper.log(self._row(measured, clock)))
                         bar.set_postfix(postfix(metrics[-1]))
-                        if metrics[-1].get("warning"):
+                        if metrics[-1].get("warning") and self.world.first:
                             bar.write(f"warning: {metrics[-1]['warning']}", file=sys.stderr)
                     clock.leave_out(keeper.save_what_is_due)
-                result = FitResult(self.step, stop.signum, metrics)
+                result = FitResult(self.step, signum, metrics)
                 keeper.end(result)
         finally:
             keeper.close()
@@ -183,17 +187,9 @@ class Trainer:
         Each discriminator step has its own real images and latents; the generator's is judged on those of the last.
         Returns: detached scalars, those of ``Players.discriminator_step`` and ``Players.generator_step``.
         """
-        players = self.players
-        players.begin(self.step)
-        for _ in range(self.config.d_steps - 1):
-            batch = self._batch()
-            with torch.no_grad():
-                fake = players.generate(batch)
-            players.discriminator_step(batch, fake)
-        batch = self._batch()
-        fake = players.generate(batch)
-        measured = players.discriminator_step(batch, fake.detach())
-        measured |= players.generator_step(batch, fake)
+        self.players.begin(self.step)
+        measured = self._play([self._batch() for _ in range(self.config.d_steps)])
+        self.players.end()
         self.step += 1
         return measured
 
@@ -208,19 +204,12 @@ class Trainer:
         share = self.world.share
         return Batch(share(batch.real), tuple(map(share, batch.inputs)), tuple(map(share, batch.given)))
 
-    def _stopped(self, stop: StopRequest) -> bool:
-        if self.world.size > 1 and self.step % _ASK_EVERY:
-            return False
-        stop.signum = self.world.largest(stop.signum)
-        return bool(stop.signum)
-
     def _row(self, measured: dict[str, Tensor], clock: Clock) -> dict[str, Any]:
-        self.world.average(measured.values())
         row: dict[str, Any] = {"step": self.step, **{name: value.item() for name, value in measured.items()}}
         self.check_finite(row)
         right = accuracy(self.players.logits, self.config.loss)
         if right is not None:
-            row["d_accuracy"] = round(right, 4)
+            row["d_accuracy"] = round(sum(self.world.gather(right)) / self.world.size, 4)
         if not math.isnan(self.watch.diversity):
             row["diversity"] = round(self.watch.diversity, 4)
         warning = self.watch.warning(row) if self.step % self.config.log_every == 0 else ""
@@ -252,3 +241,13 @@ class Trainer:
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["random"]:
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+
+
+def _read(run: RunDir, overrides: dict[str, Any]) -> TrainConfig:
+    if not run.config.exists():
+        raise BadInput(f"{run.root} holds no run to go on with")
+    config = TrainConfig.read(run.config, **{"out": str(run.root), **overrides})
+    done = max(checkpoint_steps(run.checkpoints), default=0)
+    if done >= config.steps:
+        raise BadInput(f"{run.root} has done {done} steps already, ask for more with --steps")
+    return config

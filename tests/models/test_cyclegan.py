@@ -57,6 +57,23 @@ def test_a_logit_looks_at_22_pixels():
     assert rows.max() - rows.min() + 1 == columns.max() - columns.min() + 1 == 22
 
 
+@pytest.mark.parametrize(("norm", "layer"), [("batch", nn.BatchNorm2d), ("none", None), ("layer", nn.GroupNorm)])
+def test_norm_of_the_discriminator(norm, layer):
+    model = cyclegan.Discriminator(3, 4, norm=norm).d_b
+    between = [] if layer is None else [layer]
+    assert [type(layer) for layer in model] == [nn.Conv2d, nn.LeakyReLU, nn.Conv2d, *between, nn.LeakyReLU, nn.Conv2d]
+    assert (model[2].bias is not None) == (layer is None)
+
+
+def test_residual_blocks_may_add_and_subtract():
+    torch.manual_seed(0)
+    block = cyclegan.Generator(3, 4).a_to_b[9]
+    x = torch.randn(1, 16, 8, 8)
+    difference = block(x) - x
+    assert difference.max() > 0
+    assert difference.min() < 0
+
+
 def test_cycle_comes_back_to_the_same_place():
     assert losses(marked(4, 0.25))["cycle"].item() == pytest.approx(0, abs=1e-6)
     assert losses(marked(2, 1), cycle_weight=5.0)["cycle"].item() == pytest.approx(5 * PAIRS.abs().mean().item())

@@ -18,16 +18,19 @@ def test_holes_are_rectangles_within_bounds(size):
     assert mask.shape == (500, 1, size, size)
     assert masked.dtype == mask.dtype == torch.float32
     found = {"first": set(), "last": set(), "side": set()}
+    square = 0
     for hole in mask[:, 0]:
         rows, columns = hole.any(1).nonzero().flatten(), hole.any(0).nonzero().flatten()
         assert hole.sum() == len(rows) * len(columns)
         assert hole[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+        square += torch.equal(rows, columns)
         for side in (rows, columns):
             found["first"].add(side[0].item())
             found["last"].add(side[-1].item())
             found["side"].add(len(side))
     assert min(found["first"]) == 0
     assert max(found["last"]) == size - 1
+    assert square < 250
     assert found["side"] == set(range(size // 4, size // 2 + 1))
 
 
@@ -52,6 +55,12 @@ def test_the_generator_changes_the_hole_only():
     hole = mask.bool().expand_as(masked)
     assert torch.equal(completed[~hole], masked[~hole])
     assert completed[hole].all()
+
+
+def test_what_is_in_the_hole_is_replaced():
+    torch.manual_seed(0)
+    images, mask = torch.ones(1, 3, 32, 32), torch.ones(1, 1, 32, 32)
+    assert inpaint.Inpaint(SETUP).generator()(images, mask).max() < 1
 
 
 def test_the_generator_is_told_where_the_hole_is():

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from fastgan.__main__ import main
-from fastgan.train import Trainer, sources
+from fastgan.train import TrainConfig, Trainer, idx, sources
 
 
 @pytest.fixture
@@ -48,11 +48,11 @@ def check_refused(capsys, root, message, *args):
 
 
 BAD_ARGUMENTS = [
-    (["--preset", "dcgam"], r"unknown preset 'dcgam', the known ones are: dcgan, r3gan-loss, sngan, wgan, wgan-gp$"),
+    (["--preset", "dcgam"], rf"unknown preset 'dcgam', the known ones are: {', '.join(TrainConfig.preset_names())}$"),
     (["--preset", "../presets/dcgan"], r"unknown preset"),
     (
         ["--data", "mnist"],
-        r"unknown data set 'mnist', the known ones are: mnist5k, emoji, fashion-mnist, digits, idx:DIR",
+        r"unknown data set 'mnist', the known ones are: mnist5k\[:CLASSES\], emoji, fashion-mnist\[:CLASSES\]",
     ),
     (["--data", "folder:"], r"unknown data set 'folder:'"),
     (["--data", "folder:nowhere"], r"there is no directory nowhere"),
@@ -61,7 +61,7 @@ BAD_ARGUMENTS = [
     (["--steps", "-3"], r"steps must be at least 1, got -3"),
     (["--steps", "many"], r"--steps: invalid int value: 'many'"),
     (["--batch-size", "0"], r"batch_size must be at least 1, got 0"),
-    (["--image-size", "48"], r"image_size must be one of 32, 64, 128, got 48"),
+    (["--image-size", "48"], r"image_size must be one of 32, 64, 128 for model dcgan, got 48"),
     (["--seed", "-1"], r"seed must be at least 0 and below 2\^32, got -1"),
     (["--device", "tpu"], r"device must be one of auto, cpu, cuda, got 'tpu'"),
     (["--dtype", "float64"], r"dtype must be one of float32, bfloat16, float16, got 'float64'"),
@@ -106,7 +106,7 @@ def test_train_names_the_package_of_a_data_set(here, capsys, monkeypatch, data, 
 
 
 def test_train_names_the_debian_package(here, capsys, monkeypatch):
-    monkeypatch.setattr(sources, "FASHION_MNIST", here / "absent")
+    monkeypatch.setattr(idx, "FASHION_MNIST", here / "absent")
     message = "`apt-get install dataset-fashion-mnist`"
     check_refused(capsys, here, message, "train", "--data", "fashion-mnist")
 

@@ -1,4 +1,4 @@
-"""The presets train, resume to the bit and log what they have; each setting does what it says."""
+"""The presets on the DCGAN's networks train, resume to the bit and log what they have; each setting does its part."""
 
 import copy
 import json
@@ -10,22 +10,22 @@ from PIL import Image
 from torch import nn
 
 import fastgan
-from fastgan.models import dcgan
+from fastgan.models import Batch, dcgan
 from fastgan.train import TrainConfig, Trainer, checkpoint
-from fastgan.train.config import PRESETS
 from fastgan.train.data import BatchSampler, normalise
 from fastgan.train.losses import LOSSES
+from fastgan.train.streams import ORDER, seeded_generator
 
 from .runs import losses_of, same
 
-NAMES = sorted(path.stem for path in PRESETS.glob("*.toml"))
 MEASURED = {
-    "dcgan": set(),
+    "dcgan": {"d_accuracy"},
     "wgan": {"wasserstein"},
     "wgan-gp": {"wasserstein", "penalty"},
-    "sngan": set(),
-    "r3gan-loss": {"penalty"},
+    "sngan": {"d_accuracy"},
+    "r3gan-loss": {"penalty", "d_accuracy"},
 }
+NAMES = list(MEASURED)
 CONVERSIONS = pytest.mark.parametrize("convert", [True, False], ids=["converted", "stock"])
 
 
@@ -40,6 +40,10 @@ def recipe(tiny):
 def batches(count=8):
     draw = torch.Generator().manual_seed(0)
     return [torch.rand(count, 1, 32, 32, generator=draw) * 2 - 1 for _ in range(2)]
+
+
+def d_step(players, real, fake):
+    return players.discriminator_step(Batch(real, ()), fake)
 
 
 def gradients(model):
@@ -57,7 +61,7 @@ def test_preset_trains(recipe, name, convert):
     result = Trainer(recipe(name, convert=convert)).fit(progress=False)
     assert len(result.metrics) == 3
     for row in result.metrics:
-        assert row.keys() == {"step", "d_loss", "g_loss", "images_per_second"} | MEASURED[name]
+        assert row.keys() == {"step", "d_loss", "g_loss", "diversity", "images_per_second"} | MEASURED[name]
         assert all(map(math.isfinite, row.values()))
     assert len({row["d_loss"] for row in result.metrics}) == 3
 
@@ -144,24 +148,21 @@ def test_discriminator_steps_see_new_images(recipe):
     trainer = Trainer(recipe("wgan-gp", d_steps=3))
     seen, judged = [], []
     step, g_step = trainer.players.discriminator_step, trainer.players.generator_step
-    trainer.players.discriminator_step = lambda real, fake: seen.append((real, fake)) or step(real, fake)
-    trainer.players.generator_step = lambda fake, real: judged.append((real, fake)) or g_step(fake, real)
+    trainer.players.discriminator_step = lambda batch, fake: seen.append((batch, fake)) or step(batch, fake)
+    trainer.players.generator_step = lambda batch, fake: judged.append((batch, fake)) or g_step(batch, fake)
     trainer.train_step()
     trainer.train_step()
     assert (len(seen), len(judged)) == (6, 2)
-    order = BatchSampler(len(trainer.data), 8, trainer_order())
-    for real, fake in seen:
-        assert torch.equal(real, normalise(trainer.data.images[order.next()]))
+    order = BatchSampler(len(trainer.data), 8, seeded_generator(trainer.config.seed, ORDER))
+    for batch, fake in seen:
+        assert torch.equal(batch.real, normalise(trainer.data.sets[0].images[order.next()]))
         assert not fake.requires_grad
-    assert all(not torch.equal(a, b) for i, (_, a) in enumerate(seen) for _, b in seen[:i])
-    for (real, fake), last in zip(judged, (seen[2], seen[5]), strict=True):
+    for part in (lambda entry: entry[1], lambda entry: entry[0].inputs[0]):
+        assert all(not torch.equal(part(a), part(b)) for i, a in enumerate(seen) for b in seen[:i])
+    for (batch, fake), last in zip(judged, (seen[2], seen[5]), strict=True):
         assert fake.requires_grad
-        assert torch.equal(real, last[0])
+        assert batch is last[0]
         assert torch.equal(fake, last[1])
-
-
-def trainer_order():
-    return torch.Generator().manual_seed(2)
 
 
 def penalty_by_hand(critic, images, weight):
@@ -177,7 +178,7 @@ def test_penalty_is_added_to_the_loss(recipe, kind, of_real, of_fake):
     penalty = of_real * penalty_by_hand(critic, real, 3.0) + of_fake * penalty_by_hand(critic, fake, 3.0)
     loss = nn.functional.softplus(critic(fake) - critic(real)).mean() + penalty
     loss.backward()
-    measured = players.discriminator_step(real, fake)
+    measured = d_step(players, real, fake)
     assert measured["d_loss"].item() == pytest.approx(loss.item(), rel=1e-5)
     assert measured["penalty"].item() == pytest.approx(penalty.item(), rel=1e-5)
     # the last bias cancels in the difference of two logits
@@ -187,17 +188,17 @@ def test_penalty_is_added_to_the_loss(recipe, kind, of_real, of_fake):
 def test_penalty_every_leaves_steps_out(recipe):
     players = Trainer(recipe("r3gan-loss", penalty="r1", penalty_every=2)).players
     real, fake = batches()
-    rows = [players.discriminator_step(real, fake) for _ in range(4)]
+    rows = [d_step(players, real, fake) for _ in range(4)]
     assert rows[0]["penalty"] == rows[1]["penalty"] != rows[2]["penalty"] == rows[3]["penalty"]
     critic = copy.deepcopy(players.discriminator)
     twice = 2 * penalty_by_hand(critic, real, players.config.penalty_weight)
     loss = nn.functional.softplus(critic(fake) - critic(real)).mean()
-    fifth = players.discriminator_step(real, fake)
+    fifth = d_step(players, real, fake)
     assert fifth["d_loss"].item() == pytest.approx((loss + twice).item(), rel=1e-5)
     assert fifth["penalty"].item() == pytest.approx(twice.item() / 2, rel=1e-5)
     critic = copy.deepcopy(players.discriminator)
     loss = nn.functional.softplus(critic(fake) - critic(real)).mean()
-    assert players.discriminator_step(real, fake)["d_loss"].item() == pytest.approx(loss.item(), rel=1e-5)
+    assert d_step(players, real, fake)["d_loss"].item() == pytest.approx(loss.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["wgan-gp", "wgan-lp"])
@@ -209,7 +210,7 @@ def test_critic_step_in_one_pass_is_the_step_in_parts(recipe, monkeypatch, kind)
     )
     whole, parts = (Trainer(recipe("wgan-gp", penalty=kind, penalty_weight=2.0)).players for _ in range(2))
     parts._in_one_pass = False
-    rows = [players.discriminator_step(*batches()) for players in (whole, parts)]
+    rows = [d_step(players, *batches()) for players in (whole, parts)]
     assert calls == [kind]
     assert rows[0].keys() == rows[1].keys() == {"d_loss", "penalty", "wasserstein"}
     for name in rows[0]:
@@ -224,7 +225,7 @@ def test_wasserstein_is_the_distance_of_the_means(recipe):
     with torch.no_grad():
         critic = copy.deepcopy(players.discriminator)
         distance = critic(real).mean() - critic(fake).mean()
-    measured = players.discriminator_step(real, fake)
+    measured = d_step(players, real, fake)
     assert measured["wasserstein"].item() == pytest.approx(distance.item(), rel=1e-4)
     assert measured["d_loss"].item() == pytest.approx(-distance.item(), rel=1e-4)
 
@@ -236,22 +237,23 @@ def test_gradient_scaler_changes_no_step(recipe, name):
         setattr(scaled, scaler, torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=True))
     for players in (plain, scaled):
         real, fake = batches()
-        players.discriminator_step(real, fake)
-        players.generator_step(players.generate(torch.ones(8, 8, 1, 1)), real)
+        d_step(players, real, fake)
+        batch = Batch(real, (torch.ones(8, 8, 1, 1),))
+        players.generator_step(batch, players.generate(batch))
     for model in ("discriminator", "generator"):
         check_close(getattr(scaled, model).parameters(), getattr(plain, model).parameters(), rtol=1e-5)
 
 
 def test_relativistic_generator_is_judged_beside_real_images(recipe):
     players = Trainer(recipe("r3gan-loss")).players
-    real, _ = batches()
-    fake = players.generate(torch.randn(8, 8, 1, 1))
+    batch = Batch(batches()[0], (torch.randn(8, 8, 1, 1),))
+    fake = players.generate(batch)
     with torch.no_grad():
         # logits far enough apart for the pairs to count
         for parameter in players.discriminator.parameters():
             parameter.mul_(8)
-        expected = LOSSES["relativistic"].generator(players.discriminator(fake), players.discriminator(real))
-    assert players.generator_step(fake, real).item() == pytest.approx(expected.item(), rel=1e-5)
+        expected = LOSSES["relativistic"].generator(players.discriminator(fake), players.discriminator(batch.real))
+    assert players.generator_step(batch, fake)["g_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
     assert all(parameter.grad is None for parameter in players.discriminator.parameters())
     assert all(parameter.requires_grad for parameter in players.discriminator.parameters())
     assert all(parameter.grad is not None for parameter in players.generator.parameters())

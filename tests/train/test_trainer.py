@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fastgan.models import dcgan
-from fastgan.train import BadInput, TrainConfig, Trainer, TrainingFailed, checkpoint, losses, trainer
+from fastgan.models import Batch, dcgan
+from fastgan.train import BadInput, TrainConfig, Trainer, TrainingFailed, checkpoint, losses, progress, streams
 from fastgan.train.images import make_grid, save_png, to_uint8
 from fastgan.train.sampling import generate, load_generator
 
@@ -130,8 +130,8 @@ def test_discriminator_gets_no_gradient_from_the_generator_step(tiny):
             or losses.non_saturating_g(logits)
         ),
     )
-    fake = subject.generator(torch.randn(8, 8, 1, 1))
-    subject.players.generator_step(fake, torch.zeros(8, 1, 32, 32))
+    batch = Batch(torch.zeros(8, 1, 32, 32), (torch.randn(8, 8, 1, 1),))
+    subject.players.generator_step(batch, subject.players.generate(batch))
     assert not any(seen[0])
     assert all(parameter.grad is None for parameter in subject.discriminator.parameters())
     assert all(parameter.requires_grad for parameter in subject.discriminator.parameters())
@@ -168,35 +168,36 @@ def test_resume_of_own_models(tiny, tmp_path):
 def test_diverged_training_says_so(tiny):
     subject = Trainer(tiny())
     subject.players.loss = losses.Loss(losses.non_saturating_d, lambda logits: logits.mean() * float("nan"))
-    with pytest.raises(TrainingFailed, match="diverged: a loss is not finite at step 1"):
+    with pytest.raises(TrainingFailed, match="diverged: g_loss is not finite at step 1; try smaller g_lr"):
         subject.fit(progress=False)
 
 
 def test_second_trainer_cannot_take_a_running_directory(tiny, tmp_path):
     first, second = (Trainer(tiny(out=str(tmp_path / "run"))) for _ in range(2))
-    first._open_run()
+    first.keeper.open(opened=False)
     with pytest.raises(BadInput, match="is in use by another run"):
         Trainer(tiny(out=str(tmp_path / "run")))
     with pytest.raises(BadInput, match="is in use by another run"):
         second.fit(progress=False)
-    first._save_checkpoint()
+    first.keeper.start()
     with pytest.raises(BadInput, match="is in use by another run"):
         Trainer.resume(tmp_path / "run")
 
 
 def test_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
-    checkpoint.save_checkpoint(tmp_path, 1, {"step": 1}, keep=2)
+    state = {"step": 1, "format": 1}
+    checkpoint.save_checkpoint(tmp_path, 1, state, keep=2)
 
-    def half(state, file):
-        file.write(b"half")
+    def half(descriptor):
+        os.ftruncate(descriptor, 100)
         raise OSError("no space left")
 
-    monkeypatch.setattr(torch, "save", half)
+    monkeypatch.setattr(os, "fsync", half)
     for step in (1, 2):
         with pytest.raises(OSError, match="no space left"):
             checkpoint.save_checkpoint(tmp_path, step, {"step": 0}, keep=2)
     assert [path.name for path in tmp_path.iterdir()] == ["step_000001.pt"]
-    assert checkpoint.load_checkpoint(tmp_path) == {"step": 1}
+    assert checkpoint.load_checkpoint(tmp_path) == state
 
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [0, 4]), (2, [0, 3, 4]), (9, [0, 1, 2, 3, 4])])
@@ -217,7 +218,7 @@ def test_generate_leaves_the_model_as_it_was(tiny):
     model.main[1].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     flags = [module.training for module in model.modules()]
-    images = generate(model, torch.randn(5, 8, 1, 1))
+    images = generate(model, (torch.randn(5, 8, 1, 1),))
     assert images.shape == (5, 1, 32, 32)
     assert same(dict(model.state_dict()), before)
     assert [module.training for module in model.modules()] == flags
@@ -226,12 +227,15 @@ def test_generate_leaves_the_model_as_it_was(tiny):
 def test_load_generator_gives_the_trained_weights(tiny, tmp_path):
     subject = Trainer(tiny(out=str(tmp_path / "run")))
     subject.fit(progress=False)
-    model, config, step = load_generator(tmp_path / "run")
+    model, recipe, config, step = load_generator(tmp_path / "run")
     assert step == 4
     assert config == subject.config
+    assert (type(recipe), recipe.setup) == (type(subject.recipe), subject.recipe.setup)
+    assert not any(module.training for module in model.modules())
     assert same(dict(model.state_dict()), dict(subject.generator.state_dict()))
-    first, _, _ = load_generator(tmp_path / "run", 0)
-    assert not same(dict(model.state_dict()), dict(first.state_dict()))
+    first = load_generator(tmp_path / "run", 0)
+    assert first.step == 0
+    assert not same(dict(model.state_dict()), dict(first.generator.state_dict()))
 
 
 def test_grid_places_images_in_rows():
@@ -265,10 +269,11 @@ def test_losses_are_cross_entropy():
 
 
 def test_progress_bar_shows_what_was_measured():
-    row = {"step": 7, "d_loss": 1.0, "g_loss": -2.0, "penalty": 0.25, "images_per_second": 812.4}
-    assert trainer._postfix(row) == {"d_loss": "1.000", "g_loss": "-2.000", "penalty": "0.250", "img/s": "812"}
+    row = {"step": 7, "d_loss": 1.0, "g_loss": -2.0, "penalty": 0.25, "images_per_second": 812.4, "warning": "w"}
+    assert progress.postfix(row) == {"d_loss": "1.000", "g_loss": "-2.000", "penalty": "0.250", "img/s": "812"}
 
 
 def test_streams_of_random_numbers_differ():
-    draws = [trainer.seeded_generator(seed, stream).initial_seed() for seed in (0, 1) for stream in (1, 2, 3, 4, 5)]
+    numbers = range(1, streams.SHOWN + 1)
+    draws = [streams.seeded_generator(seed, stream).initial_seed() for seed in (0, 1) for stream in numbers]
     assert all(first < second for first, second in pairwise(draws))

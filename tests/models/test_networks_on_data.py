@@ -1,4 +1,4 @@
-"""What the trainer counts on in every model: shapes, gradients, random numbers, and the same results when converted."""
+"""What the trainer counts on in models of images and clips: shapes, gradients, random numbers, and conversion."""
 
 import copy
 
@@ -10,7 +10,7 @@ import fastgan
 from fastgan.models import MODELS, Batch, Setup
 
 COUNT = 4
-EVERY = pytest.mark.parametrize("name", MODELS)
+EVERY = pytest.mark.parametrize("name", ["srgan", "inpaint", "cyclegan", "videogan"])
 
 
 def recipe_of(name, **settings):
@@ -63,7 +63,9 @@ def test_a_batch_and_what_becomes_of_it(name):
     assert torch.equal(batch.real, images)
     fake = generator(*batch.inputs)
     assert fake.shape == batch.real.shape
-    assert fake.abs().max() <= 1
+    for parameter in generator.parameters():
+        parameter.data.mul_(100)
+    assert generator(*batch.inputs).abs().max() <= 1
     assert len(discriminator(batch.real, *batch.given)) == COUNT
     assert {len(part) for part in (*batch.inputs, *batch.given)} == {COUNT}
     frames = recipe.frames(fake)

@@ -1,0 +1,99 @@
+"""The scores of a run: its first and a later checkpoint, and real images against other real ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastgan.models import Recipe
+from fastgan.train.classifier import Classifier, fit_classifier
+from fastgan.train.config import TrainConfig
+from fastgan.train.data import ImageSet
+from fastgan.train.errors import BadInput
+from fastgan.train.evaluation import Candidate, Report, score_images
+from fastgan.train.features import check_packages
+from fastgan.train.feed import Feed
+from fastgan.train.images import to_uint8
+from fastgan.train.inception import check_inception
+from fastgan.train.run_dir import RunDir
+from fastgan.train.sampling import Trained, generate, load_generator
+from fastgan.train.streams import SAMPLES, SHOWN, seeded_generator
+
+_LEAST = 4
+# a tenth of the labelled images tells how good the classifier is
+_HELD_OUT = 10
+
+
+def evaluate_run(
+    directory: str | Path,
+    n: int,
+    seed: int | None = None,
+    step: int | None = None,
+    inception_weights: str | os.PathLike[str] | None = None,
+) -> Report:
+    """Score a run's checkpoints of step 0 and ``step`` (default: the newest), and write scores.json into it.
+
+    Args:
+        directory: of the run.
+        n: real and as many generated images, at least 4; fewer where half of the data is fewer.
+        seed: of latents, order and subsets; default: the run's.
+        inception_weights: torch-fidelity's file on disk; adds the standard FID and Inception score.
+    Raises: BadInput naming what is missing.
+    """
+    check_packages()
+    if inception_weights is not None:
+        check_inception(inception_weights)
+    if n < _LEAST:
+        raise BadInput(f"--n must be at least {_LEAST}, got {n}")
+    after, before = load_generator(directory, step), load_generator(directory, 0)
+    config, recipe = after.config, after.recipe
+    seed = config.seed if seed is None else seed
+    sets = Feed(config, torch.device("cpu")).sets
+    halves = zip(*(images.halves(seed) for images in sets), strict=True)
+    real, other = (_frames(recipe, list(half)) for half in halves)
+    n = min(n, len(real), len(other))
+    if n < _LEAST:
+        raise BadInput(f"the data set {config.data} has too few images for a score")
+    candidates = [Candidate("floor", None, _pick(other, n, seed))]
+    for name, trained in (("before", before), ("after", after)):
+        candidates.append(Candidate(name, trained.step, _pick(_draw(trained, n, seed), n, seed)))
+    settings: dict[str, Any] = {"classifier": _classifier(sets[0], seed), "inception_weights": inception_weights}
+    report = score_images(_pick(real, n, seed), candidates, data=config.data, seed=seed, **settings)
+    report.write(RunDir(directory).root / "scores.json")
+    return report
+
+
+def inputs_of(trained: Trained, n: int, seed: int, truncation: float = 0.0) -> tuple[Tensor, ...]:
+    """The arguments of a run's generator for ``n`` pictures; from images of the data where it starts from them."""
+    recipe = trained.recipe
+    shown = _shown(trained.config, n, seed) if recipe.needs_data else (torch.empty(n, 0), None)
+    return recipe.samples(len(shown[0]), *shown, seeded_generator(seed, SAMPLES), truncation)
+
+
+def _draw(trained: Trained, n: int, seed: int) -> Tensor:
+    return to_uint8(trained.recipe.frames(generate(trained.generator, inputs_of(trained, n, seed))))
+
+
+def _frames(recipe: Recipe, sets: list[Tensor]) -> Tensor:
+    count = min(map(len, sets))
+    return recipe.frames(torch.cat([images[:count] for images in sets], 1))
+
+
+def _classifier(data: ImageSet, seed: int) -> Classifier | None:
+    if data.labels is None or data.classes < 2 or data.frames:
+        return None
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    held_out, learnt = order.split([len(data) // _HELD_OUT, len(data) - len(data) // _HELD_OUT])
+    return fit_classifier(data.images[learnt], data.labels[learnt], data.images[held_out], data.labels[held_out], seed)
+
+
+def _shown(config: TrainConfig, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
+    return Feed(config, torch.device("cpu")).first(n, seeded_generator(seed, SHOWN))
+
+
+def _pick(images: Tensor, n: int, seed: int) -> Tensor:
+    return images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:n]]
