@@ -114,6 +114,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="directory of a run")
+    parser.add_argument("--film", type=Path, metavar="FILE", help=".gif or .mp4 to write (default: RUN/course.gif)")
     parser.set_defaults(command=_training("report"))
 
 

@@ -12,7 +12,7 @@ import torch
 from fastgan import __version__, backends, config
 from fastgan.backends import native
 
-PACKAGES = ("torch", "triton", "numpy", "ninja", "pillow", "tqdm", "torchmetrics")
+PACKAGES = ("torch", "triton", "numpy", "ninja", "pillow", "tqdm", "torchmetrics", "matplotlib")
 
 
 def _version(package: str) -> str | None:

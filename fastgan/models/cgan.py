@@ -26,6 +26,8 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(classes, latent_dim)
+        # as large as the latent it would be all that the generator heeds: one image a class
+        nn.init.normal_(self.embedding.weight, std=0.1)
         self.main = dcgan.Generator(image_size, channels, 2 * latent_dim, features).main
 
     def forward(self, latent: Tensor, labels: Tensor) -> Tensor:

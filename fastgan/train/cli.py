@@ -101,8 +101,8 @@ def report(args: Namespace) -> int:
     run = RunDir(args.run)
     if not run.config.exists():
         raise BadInput(f"{args.run} holds no run: there is no {run.config.name} in it")
-    write_film(run)
-    print(f"the report is {write_report(run)}")
+    film = write_film(run, args.film)
+    print(f"the report is {write_report(run)}" + (f", the film of its samples {film}" if film else ""))
     return 0
 
 

@@ -62,6 +62,7 @@ class TrainConfig:
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         dtype: "float32", or "bfloat16" or "float16" through autocast; float16 needs CUDA.
         convert: run both networks through ``fastgan.convert``.
+        graph: record the whole step of both players as a CUDA graph and replay it; CUDA only, one process.
         log_every, sample_every, checkpoint_every: in steps.
         sample_count: images in a sample grid.
         truncation: latents of sample grids beyond it are drawn again; 0: none are.
@@ -111,6 +112,7 @@ class TrainConfig:
     device: str = "auto"
     dtype: str = "float32"
     convert: bool = True
+    graph: bool = False
     log_every: int = 20
     sample_every: int = 200
     sample_count: int = 64

@@ -89,8 +89,21 @@ def _draw_frames(grids: list[tuple[int, Path]], side: int) -> list[Image.Image]:
 
 
 def _write_gif(frames: list[Image.Image], path: Path, milliseconds: int) -> None:
+    if frames[0].mode == "RGB":
+        frames = _share_palette(frames)
     durations = [milliseconds] * (len(frames) - 1) + [_HOLD]
     frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+
+
+def _share_palette(frames: list[Image.Image]) -> list[Image.Image]:
+    # a palette for each frame takes forty times as long, and colours that stay would flicker
+    from PIL import Image
+
+    sheet = Image.new("RGB", (64 * len(frames), 64))
+    for index, frame in enumerate(frames):
+        sheet.paste(frame.resize((64, 64)), (64 * index, 0))
+    palette = sheet.quantize(256)
+    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
 
 
 def _write_mp4(frames: list[Image.Image], path: Path, milliseconds: int) -> None:

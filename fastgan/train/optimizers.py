@@ -14,8 +14,9 @@ from fastgan.train.config import TrainConfig
 def make_optimizer(config: TrainConfig, model: nn.Module, lr: float) -> torch.optim.Optimizer:
     """The optimiser that ``config.optimizer`` names, over all parameters."""
     if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(model.parameters(), lr=lr)
-    return torch.optim.Adam(model.parameters(), lr=lr, betas=(config.beta1, config.beta2), fused=True)
+        return torch.optim.RMSprop(model.parameters(), lr=lr, capturable=config.graph)
+    betas = (config.beta1, config.beta2)
+    return torch.optim.Adam(model.parameters(), lr=lr, betas=betas, fused=True, capturable=config.graph)
 
 
 def lr_factor(config: TrainConfig, step: int) -> float:

@@ -18,6 +18,7 @@ from fastgan.train.film import sample_grids, spread
 from fastgan.train.run_dir import RunDir
 
 _COURSE, _THUMBNAIL = 12, 320  # grids, and the longer side of each in pixels
+_FILM = 8 * 2**20  # bytes; a longer film stays beside the report
 _SCORES = {
     "kid": "KID",
     "frechet": "Fréchet distance",
@@ -73,7 +74,8 @@ def _collect(run: RunDir) -> dict[str, Any]:
         "warnings": [(row["step"], row["warning"]) for row in rows if row.get("warning")],
         "newest": (grids[-1][0], _data_uri(grids[-1][1].read_bytes(), "png")) if grids else None,
         "course": [(step, _thumbnail(path)) for step, path in spread(grids, _COURSE)],
-        "film": _data_uri(film.read_bytes(), "gif") if film.exists() else "",
+        "film": _data_uri(film.read_bytes(), "gif") if film.exists() and film.stat().st_size <= _FILM else "",
+        "film_beside": film.name if film.exists() else "",
         "smooth": curves.SMOOTH,
         "charts": curves.metric_charts(rows),
         "score_charts": curves.score_charts(_read_rows(run, run.scores), floor),

@@ -15,7 +15,7 @@ from fastgan.train.best import Best, best_step
 from fastgan.train.callbacks import Callback
 from fastgan.train.checkpoint import checkpoint_steps, describe, save_checkpoint
 from fastgan.train.command import command_line
-from fastgan.train.errors import BadInput, TrainingFailed
+from fastgan.train.errors import BadInput, TrainingFailed, require_extra
 from fastgan.train.film import write_film
 from fastgan.train.images import make_grid, save_png
 from fastgan.train.report import write_report
@@ -39,6 +39,8 @@ class Keeper:
     def __init__(self, trainer: Trainer, callbacks: Sequence[Callback]) -> None:
         config = trainer.config
         self.trainer, self.run, self.config = trainer, trainer.run, config
+        if self.run:
+            require_extra("matplotlib", "jinja2")
         self.callbacks = list(callbacks) if trainer.world.first else []
         if self.run and config.tensorboard:
             self.callbacks.append(TensorBoard())
@@ -57,10 +59,10 @@ class Keeper:
     def start(self) -> None:
         """Samples and checkpoint of step 0, where the run begins there."""
         with self._together():
+            self._tell("started")
             if self.trainer.step == 0:
                 self._save_samples()
                 self._save_checkpoint()
-            self._tell("started")
 
     def log(self, row: dict[str, Any]) -> dict[str, Any]:
         """Add a row to metrics.jsonl; returns it."""

@@ -47,6 +47,10 @@ class Seeing:
         std = self._noise()
         return instance_noise(images, std, self._streams["noise"]) if std else images
 
+    def generators(self) -> list[torch.Generator]:
+        """The generators of its random numbers, on the images' device."""
+        return list(self._streams.values())
+
     def _noise(self) -> float:
         std, steps = self._config.instance_noise, self._config.instance_noise_steps
         return std * max(0.0, 1 - self._step / steps) if steps else std

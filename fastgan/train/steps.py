@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -76,6 +76,26 @@ class Players:
             for optimizer, lr in ((self.g_optimizer, self.config.g_lr), (self.d_optimizer, self.config.d_lr)):
                 for group in optimizer.param_groups:
                     group["lr"] = lr * factor
+
+    def end(self) -> None:
+        """What follows a step: the moving average, which looks at how many steps it has seen."""
+        if self.ema is not None:
+            self.ema.update_parameters(self.generator)
+
+    def step(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """A discriminator step on each batch, and a generator step on the last; returns what they measured."""
+        for batch in batches[:-1]:
+            with torch.no_grad():
+                fake = self.generate(batch)
+            self.discriminator_step(batch, fake)
+        batch = batches[-1]
+        fake = self.generate(batch)
+        measured = self.discriminator_step(batch, fake.detach())
+        return measured | self.generator_step(batch, fake)
+
+    def device_generators(self) -> list[torch.Generator]:
+        """The random numbers that a step draws on the device, beside torch's own."""
+        return [self.penalties.generator, *self.seeing.generators()]
 
     def generate(self, batch: Batch) -> Tensor:
         """Images of a batch's inputs, in training, with the graph for the generator's step unless gradients are off."""
@@ -153,8 +173,6 @@ class Players:
             self.g_scaler.scale(total).backward()
         measured = {"g_loss": total.detach(), **{name: part.detach() for name, part in parts.items()}}
         self._update(self.generator, self.g_optimizer, self.g_scaler, measured)
-        if self.ema is not None:
-            self.ema.update_parameters(self.generator)
         return measured
 
     def _logits(self, batch: Batch, fake: Tensor) -> list[Tensor]:

@@ -20,6 +20,7 @@ from fastgan.train.config import TrainConfig
 from fastgan.train.distributed import World, local_device
 from fastgan.train.errors import BadInput, TrainingFailed, require_extra
 from fastgan.train.feed import Feed
+from fastgan.train.graph import GraphedStep, check_graph
 from fastgan.train.interrupt import stop_on_signal
 from fastgan.train.progress import Clock, postfix, progress_bar
 from fastgan.train.run_dir import RunDir
@@ -126,6 +127,9 @@ class Trainer:
         self.generator = self._place(self.recipe.generator() if generator is None else generator)
         self.discriminator = self._place(self.recipe.discriminator() if discriminator is None else discriminator)
         self.players = Players(config, self.recipe, self.generator, self.discriminator, self.device, self.world)
+        if config.graph:
+            check_graph(config, self.device, self.world.size)
+        self._play = GraphedStep(self.players) if config.graph else self.players.step
         self.step = 0
         self._random = seeded_generator(config.seed, LATENTS)
         shown = self.data.first(config.sample_count, seeded_generator(config.seed, SHOWN))
@@ -184,17 +188,9 @@ class Trainer:
         Each discriminator step has its own real images and latents; the generator's is judged on those of the last.
         Returns: detached scalars, those of ``Players.discriminator_step`` and ``Players.generator_step``.
         """
-        players = self.players
-        players.begin(self.step)
-        for _ in range(self.config.d_steps - 1):
-            batch = self._batch()
-            with torch.no_grad():
-                fake = players.generate(batch)
-            players.discriminator_step(batch, fake)
-        batch = self._batch()
-        fake = players.generate(batch)
-        measured = players.discriminator_step(batch, fake.detach())
-        measured |= players.generator_step(batch, fake)
+        self.players.begin(self.step)
+        measured = self._play([self._batch() for _ in range(self.config.d_steps)])
+        self.players.end()
         self.step += 1
         return measured
 

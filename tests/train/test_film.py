@@ -3,10 +3,12 @@
 import itertools
 
 import pytest
+import torch
 from PIL import Image, ImageSequence
 
 from fastgan.train import BadInput, film
 from fastgan.train.film import sample_grids, spread, write_film
+from fastgan.train.images import save_png
 
 from .past_runs import add_grid, make_run
 
@@ -59,6 +61,16 @@ def test_grids_are_scaled_down_and_brought_to_the_size_of_the_last(tmp_path, cha
     assert {frame.size for frame, _ in frames} == {(300, 300 + 18)}
     # the small one fills the frame
     assert frames[0][0].crop((0, 150, 300, 300)).getextrema()[0] < 100
+
+
+def test_the_colours_of_a_gif_are_those_of_the_grids(tmp_path):
+    run = make_run(tmp_path / "run")
+    colours = torch.tensor([[255, 0, 0], [0, 160, 0], [20, 20, 255]], dtype=torch.uint8)
+    for step, colour in enumerate(colours):
+        save_png(colour.view(3, 1, 1).expand(3, 30, 30), run.samples / f"step_{step:06d}.png")
+    with Image.open(write_film(run)) as gif:
+        shown = [frame.convert("RGB").getpixel((15, 15)) for frame in ImageSequence.Iterator(gif)]
+    assert (torch.tensor(shown) - colours.int()).abs().max() <= 8
 
 
 def test_an_mp4_has_even_sides_and_holds_the_last_grid(tmp_path):

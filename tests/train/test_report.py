@@ -88,6 +88,13 @@ def test_pictures_are_the_newest_the_course_and_the_film(full):
     assert all(image["alt"] for image in images)
 
 
+def test_a_large_film_stays_beside_the_report(full, monkeypatch):
+    monkeypatch.setattr(report, "_FILM", 100)
+    page = Page(write_report(full))
+    assert len(page.all("img")) == 13
+    assert "course.gif, beside it" in page.text
+
+
 def test_large_grids_are_small_in_the_course_only(tmp_path):
     run = make_run(tmp_path / "run", grids=[0, 1], side=700)
     images = Page(write_report(run)).all("img")

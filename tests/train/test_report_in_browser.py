@@ -52,8 +52,9 @@ def test_curves_pictures_and_command_are_seen(page):
     assert len(boxes) >= 2
     assert all(box["width"] > 300 and box["height"] > 100 for box in boxes)
     lines = "[...document.querySelectorAll('#losses-axes_1 path[style*=line-]')]"
-    lengths = page.execute_script(f"return {lines}.map(path => path.getTotalLength())")
-    assert sum(length > 50 for length in lengths) == 2
+    script = f"return {lines}.map(path => [path.getTotalLength(), getComputedStyle(path).stroke])"
+    strokes = [stroke for length, stroke in page.execute_script(script) if length > 50]
+    assert len(set(strokes)) == 2 and "none" not in strokes
     widths = page.execute_script("return [...document.images].map(image => image.complete && image.naturalWidth)")
     assert len(widths) >= 4 and all(width > 90 for width in widths)
     assert page.execute_script("return document.getElementById('newest').getBoundingClientRect().width") > 300
