@@ -59,11 +59,9 @@ def evaluate_run(
     candidates = [Candidate("floor", None, _pick(other, n, seed))]
     for name, trained in (("before", before), ("after", after)):
         candidates.append(Candidate(name, trained.step, _pick(_draw(trained, n, seed), n, seed)))
-    settings: dict[str, Any] = {
-        "classifier": _classifier(*(half[0] for half in halves), seed),
-        "inception_weights": inception_weights,
-    }
-    report = score_images(_pick(real, n, seed), candidates, data=config.data, seed=seed, **settings)
+    classifier = _classifier(halves[0][0], halves[1][0], seed)
+    settings: dict[str, Any] = {"data": config.data, "seed": seed, "classifier": classifier}
+    report = score_images(_pick(real, n, seed), candidates, inception_weights=inception_weights, **settings)
     report.write(RunDir(directory).root / "scores.json")
     return report
 
