@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fastgan.train.config import TrainConfig
+from fastgan.train.features import check_packages
 from fastgan.train.images import to_uint8
 from fastgan.train.run_dir import RunDir
 from fastgan.train.sampling import generate
-from fastgan.train.scores import KidScore, check_packages
+from fastgan.train.scores import KidScore
 from fastgan.train.streams import SCORES, seeded_generator
 
 if TYPE_CHECKING:

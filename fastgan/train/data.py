@@ -1,5 +1,7 @@
 """Data sets as one uint8 tensor in memory, and the order in which training sees it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,12 +58,16 @@ class ImageSet:
         """Length of a clip; 0: these are images."""
         return self.images.shape[2] if self.images.dim() == 5 else 0
 
-    def halves(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Two disjoint random sets of images, uint8, of about N/2 each; no group is in both."""
-        names = self.groups.unique()
-        order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))
-        first = torch.isin(self.groups, names[order[: len(names) // 2]])
-        return self.images[first], self.images[~first]
+    def halves(self, seed: int) -> tuple[ImageSet, ImageSet]:
+        """Two disjoint random sets of about N/2 images each, with their labels; no group is in both."""
+        groups = self.groups.unique()
+        order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed))
+        first = torch.isin(self.groups, groups[order[: len(groups) // 2]])
+        return self._part(first), self._part(~first)
+
+    def _part(self, chosen: Tensor) -> ImageSet:
+        labels = None if self.labels is None else self.labels[chosen]
+        return ImageSet(self.images[chosen], self.groups[chosen], [], labels, self.names)
 
 
 def load_images(data: str, image_size: int, split: str = "train", frames: int = 0) -> ImageSet:

@@ -24,8 +24,6 @@ from fastgan.train.sampling import Trained, generate, load_generator
 from fastgan.train.streams import SAMPLES, SHOWN, seeded_generator
 
 _LEAST = 4
-# a tenth of the labelled images tells how good the classifier is
-_HELD_OUT = 10
 
 
 def evaluate_run(
@@ -53,16 +51,17 @@ def evaluate_run(
     config, recipe = after.config, after.recipe
     seed = config.seed if seed is None else seed
     sets = Feed(config, torch.device("cpu")).sets
-    halves = zip(*(images.halves(seed) for images in sets), strict=True)
-    real, other = (_frames(recipe, list(half)) for half in halves)
+    halves = list(zip(*(images.halves(seed) for images in sets), strict=True))
+    real, other = (_frames(recipe, [part.images for part in half]) for half in halves)
     n = min(n, len(real), len(other))
     if n < _LEAST:
         raise BadInput(f"the data set {config.data} has too few images for a score")
     candidates = [Candidate("floor", None, _pick(other, n, seed))]
     for name, trained in (("before", before), ("after", after)):
         candidates.append(Candidate(name, trained.step, _pick(_draw(trained, n, seed), n, seed)))
-    settings: dict[str, Any] = {"classifier": _classifier(sets[0], seed), "inception_weights": inception_weights}
-    report = score_images(_pick(real, n, seed), candidates, data=config.data, seed=seed, **settings)
+    classifier = _classifier(halves[0][0], halves[1][0], seed)
+    settings: dict[str, Any] = {"data": config.data, "seed": seed, "classifier": classifier}
+    report = score_images(_pick(real, n, seed), candidates, inception_weights=inception_weights, **settings)
     report.write(RunDir(directory).root / "scores.json")
     return report
 
@@ -83,12 +82,11 @@ def _frames(recipe: Recipe, sets: list[Tensor]) -> Tensor:
     return recipe.frames(torch.cat([images[:count] for images in sets], 1))
 
 
-def _classifier(data: ImageSet, seed: int) -> Classifier | None:
-    if data.labels is None or data.classes < 2 or data.frames:
+def _classifier(real: ImageSet, other: ImageSet, seed: int) -> Classifier | None:
+    # of the half that is not scored itself, so that the floor's images are new to it
+    if real.labels is None or other.labels is None or real.classes < 2 or real.frames:
         return None
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    held_out, learnt = order.split([len(data) // _HELD_OUT, len(data) - len(data) // _HELD_OUT])
-    return fit_classifier(data.images[learnt], data.labels[learnt], data.images[held_out], data.labels[held_out], seed)
+    return fit_classifier(real.images, real.labels, other.images, other.labels, seed)
 
 
 def _shown(config: TrainConfig, n: int, seed: int) -> tuple[Tensor, Tensor | None]:

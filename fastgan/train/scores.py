@@ -12,9 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastgan.train.features import NETWORK, FeatureNetwork, check_packages
-
-__all__ = ["NETWORK", "Kid", "KidScore", "check_packages", "frechet_distance", "kid", "precision_recall"]
+from fastgan.train.features import FeatureNetwork, check_packages
 
 _SUBSETS, _ROWS = 50, 1000
 

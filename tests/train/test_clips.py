@@ -35,8 +35,11 @@ def test_a_digit_moves_on_a_straight_line_and_bounces():
     steps = ways.diff(dim=1)
     assert 2 < steps.abs().max() <= 5
     straight = (steps.amax(1) - steps.amin(1) <= 1).float().mean()
-    # the others bounce
     assert 0.2 < straight < 0.8
+    # the others bounce: none stays at an edge, but for those that hardly move
+    at_edge = (ways == 0) | (ways == 32 - side)
+    assert at_edge.any(1).float().mean() > 0.2
+    assert (at_edge[:, 1:] & at_edge[:, :-1]).float().mean() < 0.04
 
 
 def test_the_brighter_digit_covers_the_other():

@@ -127,11 +127,11 @@ def test_base_emoji_drops_the_skin_tone_alone():
 def test_halves_keep_groups_together():
     groups = torch.arange(100) // 5
     images = groups.to(torch.uint8).reshape(100, 1, 1, 1)
-    first, second = ImageSet(images, groups).halves(seed=0)
+    first, second = (half.images for half in ImageSet(images, groups).halves(seed=0))
     assert len(first) == len(second) == 50
     assert not set(first.flatten().tolist()) & set(second.flatten().tolist())
-    assert torch.equal(ImageSet(images, groups).halves(seed=0)[0], first)
-    assert not torch.equal(ImageSet(images, groups).halves(seed=1)[0], first)
+    assert torch.equal(ImageSet(images, groups).halves(seed=0)[0].images, first)
+    assert not torch.equal(ImageSet(images, groups).halves(seed=1)[0].images, first)
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 32), ("test", 8)])
@@ -310,3 +310,11 @@ def test_sampler_refuses_another_data_set():
 
 def test_batch_may_exceed_the_data():
     assert BatchSampler(3, 8, torch.Generator()).next().shape == (8,)
+
+
+def test_halves_keep_labels():
+    images = torch.arange(20, dtype=torch.uint8).reshape(20, 1, 1, 1)
+    whole = ImageSet(images, torch.arange(20), labels=torch.arange(20) % 3, names=("a", "b", "c"))
+    for half in whole.halves(seed=0):
+        assert torch.equal(half.labels, half.images.flatten() % 3)
+        assert half.classes == 3
