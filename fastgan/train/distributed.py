@@ -105,11 +105,12 @@ class World:
         """Give a model the parameters and buffers that it has in rank 0."""
         if self.size == 1 or model is None:
             return
-        for tensor in model.state_dict().values():
-            if isinstance(tensor, Tensor):
-                value = tensor.contiguous()
-                dist.broadcast(value, 0)
-                tensor.copy_(value)
+        with self.all_alive():
+            for tensor in model.state_dict().values():
+                if isinstance(tensor, Tensor):
+                    value = tensor.contiguous()
+                    dist.broadcast(value, 0)
+                    tensor.copy_(value)
 
     def gather(self, value: Any) -> list[Any]:
         """What each process has for a value that can be pickled, in the order of ranks."""
