@@ -17,7 +17,6 @@ AUGMENTATIONS = ("color", "translation", "cutout")
 # below it nearly all latents would have to be drawn again and again
 LEAST_TRUNCATION = 0.01
 _CHOICES = {
-    "model": tuple(MODELS),
     "loss": tuple(LOSSES),
     "norm": tuple(NORMS),
     "penalty": ("none", "wgan-gp", "wgan-lp", "dragan", "r1", "r2", "r1+r2"),
@@ -34,7 +33,8 @@ _FACTORS = ("penalty_weight", "clip", "clip_grad", "instance_noise", "truncation
 
 def check_settings(config: TrainConfig) -> None:
     """Raise BadInput for the first setting that cannot be used, by itself or with the others."""
-    for name, choices in _CHOICES.items():
+    # models may be added to those that come with fastgan
+    for name, choices in {"model": tuple(MODELS), **_CHOICES}.items():
         _check(config, name, getattr(config, name) in choices, f"one of {', '.join(choices)}")
     for name in _COUNTS + _INTERVALS:
         _check(config, name, getattr(config, name) >= 1, "at least 1")

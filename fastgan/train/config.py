@@ -13,6 +13,7 @@ import torch
 from fastgan.models import MODELS, Recipe, Setup
 from fastgan.train.checks import check_settings, coerce
 from fastgan.train.errors import BadInput, require_extra
+from fastgan.train.files import write_text
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PRESETS = Path(__file__).with_name("presets")
@@ -152,10 +153,8 @@ class TrainConfig:
         return cls(**merge(settings, overrides))
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write every setting to a TOML file; replaces the file in one move."""
-        temporary = Path(f"{path}.tmp")
-        temporary.write_text(self.to_toml())
-        os.replace(temporary, path)
+        """Write every setting to a TOML file; replaces the file in one move. Raises BadInput when it cannot."""
+        write_text(path, self.to_toml())
 
     def to_toml(self) -> str:
         """Every setting, as ``read`` takes it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from fastgan.train.errors import BadInput
+from fastgan.train.files import write_text
 
 if TYPE_CHECKING:
     from fastgan.train.config import TrainConfig
@@ -121,17 +122,12 @@ class RunDir:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the run; replaces it in one move."""
-        self._write(self.root / name, json.dumps(content, indent=1) + "\n")
+        write_text(self.root / name, json.dumps(content, indent=1) + "\n")
 
     def _drop_after(self, path: Path, step: int) -> None:
         rows = self.rows(path)
         if rows or path.exists():
-            self._write(path, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
-
-    def _write(self, path: Path, text: str) -> None:
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(text)
-        os.replace(temporary, path)
+            write_text(path, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
 
     def _make_directories(self) -> None:
         self.samples.mkdir(exist_ok=True)

@@ -48,13 +48,18 @@ class Keeper:
 
     def open(self, opened: bool) -> None:
         """Make the directory and write the settings, or drop what was measured after the step to go on from."""
-        with self._together():
-            if self.run and opened:
-                self.run.reopen(self.trainer.step)
-                self.config.write(self.run.config)
-            elif self.run:
-                self.run.create(self.config)
-                self.run.write_json("run.json", self._facts())
+        try:
+            with self._together():
+                if self.run and opened:
+                    self.run.reopen(self.trainer.step)
+                    self.config.write(self.run.config)
+                elif self.run:
+                    self.run.create(self.config)
+                    self.run.write_json("run.json", self._facts())
+        except BaseException:
+            if self.run:
+                self.run.unlock()
+            raise
 
     def start(self) -> None:
         """Samples and checkpoint of step 0, where the run begins there."""
@@ -96,13 +101,15 @@ class Keeper:
 
     def close(self) -> None:
         """Film and report of what is there, and the directory free for others."""
+        failed = sys.exc_info()[0] is not None
         if self.run:
             try:
                 write_film(self.run)
                 write_report(self.run)
-            except OSError as error:
+            except (BadInput, OSError) as error:
                 # what ended the training is more important than a report that found no room
-                print(f"warning: there is no report of this run: {error.strerror or error}", file=sys.stderr)
+                if not failed:
+                    print(f"warning: there is no report of this run: {error}", file=sys.stderr)
             finally:
                 self.run.unlock()
 
