@@ -37,7 +37,8 @@ class Generator(nn.Module):
         body = list(dcgan.Discriminator(image_size, channels, features).main)[:-1]
         width = features * image_size // 8
         head = [nn.Conv2d(width, 128, 4, bias=False), nn.BatchNorm2d(128), leaky(), nn.Flatten()]
-        self.guess = nn.Sequential(*body, *head, nn.Linear(128, categories + continuous))
+        # without dropped pixels the codes would end up in patterns too faint to see
+        self.guess = nn.Sequential(nn.Dropout(0.5), *body, *head, nn.Linear(128, categories + continuous))
 
     def forward(self, latent: Tensor, category: Tensor, codes: Tensor) -> Tensor:
         """Map latents (N, latent_dim, 1, 1), categories (N,), int64, and codes (N, continuous) to images in [-1, 1]."""
@@ -98,17 +99,18 @@ class InfoGAN(Recipe):
         """Latents and codes; up to categories^2 are a table of what the codes mean, more of them are random.
 
         In the table the category counts on from picture to picture, so that in a square grid of categories^2 each
-        column is a category and each row a latent; the first continuous code grows from row to row, from -1 to 1.
+        column is a category. Each row of the upper half has a latent of its own, and continuous codes of 0; in the
+        lower half the latent is that of the first row, and the first continuous code goes from -1 to 1.
         """
         latents, (category, codes) = self.latents(count, random, truncation), self._codes(count, random)
         if count > self.categories**2:
             return latents, category, codes
-        index = torch.arange(count)
-        category, row = index % self.categories, index // self.categories
-        codes = codes[row]
-        if self.continuous:
-            codes[:, 0] = 2 * row / max(1, int(row.max())) - 1
-        return latents[row], category, codes
+        row = torch.arange(count) // self.categories
+        half = (int(row[-1]) + 1) // 2
+        lower = row >= half
+        codes = torch.zeros_like(codes)
+        codes[lower, :1] = (2 * (row[lower] - half) / max(1, int(row[-1]) - half) - 1)[:, None]
+        return latents[row * ~lower], torch.arange(count) % self.categories, codes
 
     def generator_loss(self, generator: nn.Module, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
         """``info``: the loss of Q's guesses."""

@@ -40,7 +40,7 @@ def test_generator_and_guesses_learn_the_codes():
     recipe, random = infogan.InfoGAN(SETUP, info_weight=0.5), torch.Generator().manual_seed(0)
     model = recipe.generator()
     optimizer, losses = torch.optim.Adam(model.parameters(), lr=2e-3), []
-    for _ in range(60):
+    for _ in range(80):
         batch = recipe.batch(IMAGES[:32], None, random)
         loss = recipe.generator_loss(model, batch, model(*batch.inputs))
         assert list(loss) == ["info"]
@@ -65,13 +65,24 @@ def test_batch_draws_codes_in_their_ranges():
 
 
 def test_table_of_samples():
-    latent, category, codes = samples(16, categories=4)
-    assert category.view(4, 4).tolist() == [[0, 1, 2, 3]] * 4
-    torch.testing.assert_close(codes[:, 0].view(4, 4)[:, 0], torch.linspace(-1, 1, 4))
-    for row in range(4):
-        assert codes[4 * row : 4 * row + 4].unique(dim=0).shape[0] == 1
-        assert latent[4 * row : 4 * row + 4, 0].unique().numel() == 1
-    assert latent[::4, 0].unique().numel() == codes[::4, 1].unique().numel() == 4
+    latent, category, codes = (value.unflatten(0, (6, 6)) for value in samples(36, categories=6))
+    assert category.tolist() == [[0, 1, 2, 3, 4, 5]] * 6
+    # upper half: latents are those of the row
+    assert latent[:, :, 0].unique().numel() == 3
+    assert all(latent[row].unique(dim=0).shape[0] == 1 for row in range(6))
+    assert not codes[:3].any()
+    # lower half: all by the first latent, only the first continuous code changes
+    assert torch.equal(latent[3:], latent[:1].expand(3, -1, -1, -1, -1))
+    assert codes[3:, :, 0].tolist() == [[-1] * 6, [0] * 6, [1] * 6]
+    assert not codes[3:, :, 1].any()
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 13])
+def test_any_number_of_samples_is_the_beginning_of_a_table(count):
+    latent, category, codes = samples(count, categories=4)
+    assert len(latent) == len(category) == len(codes) == count
+    assert codes.isfinite().all() and codes.abs().max() <= 1
+    assert samples(count, categories=4, continuous=0)[2].shape == (count, 0)
 
 
 def test_many_samples_are_random():
