@@ -134,5 +134,5 @@ def test_own_options_are_checked(mine):
         TrainConfig(model="mine", options={"slop": 1})
     with pytest.raises(BadInput, match="slope must be at least 0, got -1"):
         TrainConfig(model="mine", options={"slope": -1})
-    with pytest.raises(BadInput, match="options.slope must be a float, got 'x'"):
+    with pytest.raises(BadInput, match=r"options\.slope must be a float, got 'x'"):
         TrainConfig(model="mine", options={"slope": "x"})

@@ -4,15 +4,19 @@ import json
 import math
 import os
 import signal
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
+import fastgan
 from fastgan.models import Batch, dcgan
 from fastgan.train import BadInput, TrainConfig, Trainer, TrainingFailed, checkpoint, losses, progress, streams
+from fastgan.train.command import command_line
 from fastgan.train.images import make_grid, save_png, to_uint8
 from fastgan.train.sampling import generate, load_generator
 
@@ -62,8 +66,6 @@ def test_converted_training_is_stock_training(tiny):
 
 
 def test_convert_is_called_unless_switched_off(tiny):
-    import fastgan
-
     assert type(Trainer(tiny()).generator.main) is fastgan.nn.Sequential
     assert type(Trainer(tiny(convert=False)).generator.main) is nn.Sequential
 
@@ -277,3 +279,43 @@ def test_streams_of_random_numbers_differ():
     numbers = range(1, streams.SHOWN + 1)
     draws = [streams.seeded_generator(seed, stream).initial_seed() for seed in (0, 1) for stream in numbers]
     assert all(first < second for first, second in pairwise(draws))
+
+
+def test_run_says_how_it_was_made(tiny, tmp_path):
+    subject = Trainer(tiny(out=str(tmp_path / "run")))
+    subject.fit(progress=False)
+    facts = json.loads((tmp_path / "run/run.json").read_text())
+    assert facts["parameters"]["generator"] == sum(parameter.numel() for parameter in subject.generator.parameters())
+    assert (facts["images"], facts["device"], facts["processes"]) == (32, "cpu", 1)
+    assert facts["torch"] == torch.__version__
+    assert facts["command"] == command_line()
+
+
+def test_command_that_made_a_run_can_be_typed_again(monkeypatch):
+    there = "/environment/bin"
+    main = str(Path(fastgan.__file__).with_name("__main__.py"))
+    monkeypatch.setattr("shutil.which", lambda name: f"{there}/{name}")
+    monkeypatch.setattr(sys, "executable", f"{there}/python")
+    for program, typed in {
+        f"{there}/fastgan": "fastgan",
+        main: f"{there}/python -m fastgan",
+        "my script.py": f"{there}/python 'my script.py'",
+        "/other/__main__.py": f"{there}/python /other/__main__.py",
+    }.items():
+        monkeypatch.setattr(sys, "argv", [program, "train", "--out", "my run"])
+        assert command_line() == f"{typed} train --out 'my run'"
+
+
+def test_run_that_was_killed_before_its_first_checkpoint_begins_anew(tiny, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    Trainer(tiny(out=str(whole))).fit(progress=False)
+    killed = Trainer(tiny(out=str(parts)))
+    killed.keeper.open(opened=False)
+    killed.run.unlock()
+    (parts / "samples/step_000000.png.tmp").write_bytes(b"half")
+    (parts / "metrics.jsonl").write_text('{"step": 1, "d_l')
+    assert Trainer.resume(parts).fit(progress=False).step == 4
+    states = [checkpoint.load_checkpoint(root / "checkpoints") for root in (whole, parts)]
+    assert same(*states)
+    assert sorted(path.name for path in parts.rglob("step_*")) == sorted(path.name for path in whole.rglob("step_*"))
+    assert len((parts / "metrics.jsonl").read_text().splitlines()) == 4
