@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from fastgan.config import first_process
+
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -15,7 +17,8 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence; argparse would print the usage first."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message}", file=sys.stderr)
+        if first_process():
+            print(f"{self.prog}: {message}", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -30,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.command(args)
     except KeyboardInterrupt:
-        print("fastgan: stopped, only what was saved before is there", file=sys.stderr)
+        if first_process():
+            print("fastgan: stopped, only what was saved before is there", file=sys.stderr)
         return 128 + signal.SIGINT
 
 

@@ -7,6 +7,7 @@ import os
 VARIABLES = {
     "FASTGAN_BACKEND": "backend for every op: auto (default), reference, native or triton",
     "FASTGAN_BUILD": "what setup.py builds: cpu, cuda or none; default cuda where a CUDA torch and nvcc are, else cpu",
+    "RANK": "number of this process among those of torchrun, which sets it; 0 speaks",
     "TRITON_INTERPRET": "1 runs Triton kernels on CPU tensors, slowly, for tests; read when Python starts",
 }
 BACKENDS = ("auto", "reference", "native", "triton")
@@ -26,6 +27,11 @@ def backend() -> str:
     if name not in BACKENDS:
         raise ValueError(f"FASTGAN_BACKEND must be one of {', '.join(BACKENDS)}, got {name!r}")
     return name
+
+
+def first_process() -> bool:
+    """Return whether this process has rank 0 among those of ``torchrun``, or is alone."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def triton_interpret() -> bool:

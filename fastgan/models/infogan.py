@@ -98,17 +98,17 @@ class InfoGAN(Recipe):
         """Latents and codes; up to categories^2 are a table of what the codes mean, more of them are random.
 
         In the table the category counts on from picture to picture, so that in a square grid of categories^2 each
-        column is a category; down a column only the first continuous code changes, from -1 to 1.
+        column is a category and each row a latent; the first continuous code grows from row to row, from -1 to 1.
         """
         latents, (category, codes) = self.latents(count, random, truncation), self._codes(count, random)
         if count > self.categories**2:
             return latents, category, codes
         index = torch.arange(count)
         category, row = index % self.categories, index // self.categories
-        codes = codes[category]
+        codes = codes[row]
         if self.continuous:
             codes[:, 0] = 2 * row / max(1, int(row.max())) - 1
-        return latents[category], category, codes
+        return latents[row], category, codes
 
     def generator_loss(self, generator: nn.Module, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
         """``info``: the loss of Q's guesses."""

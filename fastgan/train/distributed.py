@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fastgan.config import first_process
 from fastgan.train.errors import BadInput, TrainingFailed
 
 _TIMEOUT = timedelta(minutes=10)
@@ -165,7 +166,7 @@ def speaks() -> bool:
     """Whether this process is the one of its run that prints."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank() == 0
-    return not _launched() or os.environ.get("RANK", "0") == "0"
+    return not _launched() or first_process()
 
 
 def local_device(device: torch.device) -> torch.device:

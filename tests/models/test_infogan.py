@@ -68,10 +68,10 @@ def test_table_of_samples():
     latent, category, codes = samples(16, categories=4)
     assert category.view(4, 4).tolist() == [[0, 1, 2, 3]] * 4
     torch.testing.assert_close(codes[:, 0].view(4, 4)[:, 0], torch.linspace(-1, 1, 4))
-    for column in range(4):
-        assert codes[column::4, 1].unique().numel() == 1
-        assert latent[column::4, 0].unique().numel() == 1
-    assert latent[:4, 0].unique().numel() == 4
+    for row in range(4):
+        assert codes[4 * row : 4 * row + 4].unique(dim=0).shape[0] == 1
+        assert latent[4 * row : 4 * row + 4, 0].unique().numel() == 1
+    assert latent[::4, 0].unique().numel() == codes[::4, 1].unique().numel() == 4
 
 
 def test_many_samples_are_random():

@@ -100,7 +100,7 @@ def test_preset_trains_on_two_folders_of_colour(small, tmp_path, name):
     ids=lambda game: game["loss"],
 )
 def test_other_games_can_be_played(small, name, game):
-    metrics = Trainer(small(name, **game)).fit(progress=False).metrics
+    metrics = Trainer(small(name, **{"spectral_norm": False, **game})).fit(progress=False).metrics
     assert all(math.isfinite(row["d_loss"]) and math.isfinite(row["g_loss"]) for row in metrics)
 
 
