@@ -7,11 +7,15 @@ import shutil
 import sys
 from pathlib import Path
 
+import fastgan
+
+_MAIN = Path(fastgan.__file__).with_name("__main__.py").resolve()
+
 
 def command_line() -> str:
     """The command of this process, that of the user's own script included."""
-    name = Path(sys.argv[0]).name
-    program = _fastgan() if name in ("fastgan", "__main__.py") else [sys.executable, sys.argv[0]]
+    own = Path(sys.argv[0]).name == "fastgan" or Path(sys.argv[0]).resolve() == _MAIN
+    program = _fastgan() if own else [sys.executable, sys.argv[0]]
     return shlex.join([*program, *sys.argv[1:]])
 
 

@@ -93,7 +93,7 @@ def moments(seed):
         at_call(checkpoint.os, "replace", draw.randrange(4, 9)),
         at_call(checkpoint.Path, "unlink", draw.randrange(4, 9)),
     ]
-    anywhere = [at_event(draw.randrange(2_000, 100_000)) for _ in range(KILLS - len(writing))]
+    anywhere = [at_event(draw.randrange(2_000, 160_000)) for _ in range(KILLS - len(writing))]
     ends = writing + anywhere
     draw.shuffle(ends)
     return ends

@@ -5,7 +5,9 @@ import re
 import pytest
 
 from fastgan.train import BadInput, TrainConfig
-from fastgan.train.config import PRESETS
+from fastgan.train.config import PRESETS, parse_settings
+
+from .commands import run
 
 WRONG = [
     ({"loss": "bce"}, "loss must be one of non-saturating, minimax, least-squares, hinge, wasserstein, relativistic"),
@@ -71,3 +73,58 @@ def test_presets_are_the_recipes_of_their_papers():
     assert (wgan_gp.norm, wgan_gp.beta1, wgan_gp.beta2) == ("none", 0, 0.9)
     assert (sngan.loss, sngan.spectral_norm, sngan.norm) == ("hinge", True, "none")
     assert (r3gan.loss, r3gan.penalty, r3gan.norm) == ("relativistic", "r1+r2", "none")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "settings"),
+    [
+        (["steps=30", "g_lr=1e-3", "ema=0.5"], {"steps": 30, "g_lr": 1e-3, "ema": 0.5}),
+        (["flip=true", "convert=false"], {"flip": True, "convert": False}),
+        (["data=mnist5k", 'data_b="emoji"'], {"data": "mnist5k", "data_b": "emoji"}),
+        (["data=folder:a=b"], {"data": "folder:a=b"}),
+        (["data=mnist5k:3", "augment=color,cutout"], {"data": "mnist5k:3", "augment": "color,cutout"}),
+        (["data_b="], {"data_b": ""}),
+        (["steps=3", "steps=4"], {"steps": 4}),
+        (["options.frames=16", "options.kind=concat"], {"options": {"frames": 16, "kind": "concat"}}),
+        ([], {}),
+    ],
+    ids=str,
+)
+def test_assignments_are_read(assignments, settings):
+    found = parse_settings(assignments)
+    assert found == settings
+    assert [type(value) for value in found.values()] == [type(value) for value in settings.values()]
+
+
+WRONG_ASSIGNMENTS = [
+    ("steps", "--set must be NAME=VALUE, got 'steps'"),
+    ("stepz=3", "--set knows no setting 'stepz'"),
+    ("options=3", "--set knows no setting 'options'"),
+    ("data.x=3", "--set knows options.NAME=VALUE, got 'data.x=3'"),
+]
+
+
+@pytest.mark.parametrize(("assignment", "sentence"), WRONG_ASSIGNMENTS)
+def test_assignments_that_are_refused(assignment, sentence):
+    with pytest.raises(BadInput, match=re.escape(sentence)):
+        parse_settings(["seed=1", assignment])
+
+
+def test_options_are_overridden_one_by_one():
+    config = TrainConfig.preset("srgan", options={"content_weight": 3.0})
+    assert config.options == {**TrainConfig.preset("srgan").options, "content_weight": 3.0}
+    assert config.options["scale"] == 4
+
+
+def test_presets_command_lists_every_file(capsys):
+    assert run("presets") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(path.stem for path in PRESETS.glob("*.toml"))
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+@pytest.mark.parametrize("name", TrainConfig.preset_names())
+def test_printed_preset_can_be_read(name, capsys, tmp_path):
+    assert run("presets", name) == 0
+    (tmp_path / "printed.toml").write_text(capsys.readouterr().out)
+    assert TrainConfig.read(tmp_path / "printed.toml") == TrainConfig.preset(name)

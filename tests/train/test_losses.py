@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from fastgan.models import Batch
+from fastgan.train import Trainer
 from fastgan.train.losses import LOSSES
 
 
@@ -126,3 +128,28 @@ def test_relativistic_needs_pairs():
             LOSSES["relativistic"].discriminator(torch.ones(3), torch.ones(other))
         with pytest.raises(ValueError, match=message.format(f"{other},")):
             LOSSES["relativistic"].generator(torch.ones(other), torch.ones(3))
+
+
+@pytest.mark.parametrize("name", ["non-saturating", "minimax"])
+@pytest.mark.parametrize("smoothing", [0.1, 0.4])
+def test_smoothing_is_cross_entropy_with_softer_targets(name, smoothing):
+    real, fake = (values.requires_grad_() for values in logits(name))
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits
+    expected = entropy(real, torch.full_like(real, 1 - smoothing)) + entropy(fake, torch.zeros_like(fake))
+    loss = LOSSES[name].discriminator(real, fake, smoothing=smoothing)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    for got, wanted in zip(
+        torch.autograd.grad(loss, (real, fake)), torch.autograd.grad(expected, (real, fake)), strict=True
+    ):
+        torch.testing.assert_close(got, wanted)
+
+
+def test_setting_smooths_the_targets_of_real_images(tiny):
+    players = Trainer(tiny(label_smoothing=0.2, convert=False)).players
+    draw = torch.Generator().manual_seed(0)
+    real, fake = (torch.rand(8, 1, 32, 32, generator=draw) for _ in range(2))
+    measured = players.discriminator_step(Batch(real, ()), fake)
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits
+    (on_real, on_fake), ones = players.logits, torch.ones(8)
+    expected = entropy(on_real, 0.8 * ones) + entropy(on_fake, 0 * ones)
+    assert measured["d_loss"].item() == pytest.approx(expected.item(), rel=1e-5)

@@ -77,8 +77,7 @@ def test_resume_is_bit_identical(tiny, tmp_path):
 
 
 def test_average_follows_its_recurrence(tiny):
-    trainer = Trainer(tiny(ema=0.75))
-    average: list[torch.Tensor] = []
+    trainer, average = Trainer(tiny(ema=0.75)), []
     for step in range(4):
         trainer.train_step()
         now = [parameter.detach().clone() for parameter in trainer.generator.parameters()]

@@ -4,17 +4,19 @@ import json
 import math
 import os
 import signal
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
+import fastgan
 from fastgan.models import Batch, dcgan
 from fastgan.train import BadInput, TrainConfig, Trainer, TrainingFailed, checkpoint, losses, progress, streams
-from fastgan.train.images import make_grid, save_png, to_uint8
-from fastgan.train.sampling import generate, load_generator
+from fastgan.train.command import command_line
 
 from .runs import losses_of, same
 
@@ -62,8 +64,6 @@ def test_converted_training_is_stock_training(tiny):
 
 
 def test_convert_is_called_unless_switched_off(tiny):
-    import fastgan
-
     assert type(Trainer(tiny()).generator.main) is fastgan.nn.Sequential
     assert type(Trainer(tiny(convert=False)).generator.main) is nn.Sequential
 
@@ -184,81 +184,6 @@ def test_second_trainer_cannot_take_a_running_directory(tiny, tmp_path):
         Trainer.resume(tmp_path / "run")
 
 
-def test_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
-    state = {"step": 1, "format": 1, "generator": {}, "channels": 1, "classes": 0}
-    checkpoint.save_checkpoint(tmp_path, 1, state, keep=2)
-
-    def half(descriptor):
-        os.ftruncate(descriptor, 100)
-        raise OSError("no space left")
-
-    monkeypatch.setattr(os, "fsync", half)
-    for step in (1, 2):
-        with pytest.raises(OSError, match="no space left"):
-            checkpoint.save_checkpoint(tmp_path, step, {"step": 0}, keep=2)
-    assert [path.name for path in tmp_path.iterdir()] == ["step_000001.pt"]
-    assert checkpoint.load_checkpoint(tmp_path) == state
-
-
-@pytest.mark.parametrize(("keep", "left"), [(1, [0, 4]), (2, [0, 3, 4]), (9, [0, 1, 2, 3, 4])])
-def test_old_checkpoints_go(tmp_path, keep, left):
-    for step in range(5):
-        checkpoint.save_checkpoint(tmp_path, step, {}, keep)
-    assert checkpoint.checkpoint_steps(tmp_path) == left
-
-
-def test_damaged_checkpoint_is_named(tmp_path):
-    (tmp_path / "step_000001.pt").write_bytes(b"half")
-    with pytest.raises(BadInput, match=r"step_000001\.pt cannot be read"):
-        checkpoint.load_checkpoint(tmp_path)
-
-
-def test_generate_leaves_the_model_as_it_was(tiny):
-    model = dcgan.Generator(32, 1, 8, 4)
-    model.main[1].eval()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    flags = [module.training for module in model.modules()]
-    images = generate(model, (torch.randn(5, 8, 1, 1),))
-    assert images.shape == (5, 1, 32, 32)
-    assert same(dict(model.state_dict()), before)
-    assert [module.training for module in model.modules()] == flags
-
-
-def test_load_generator_gives_the_trained_weights(tiny, tmp_path):
-    subject = Trainer(tiny(out=str(tmp_path / "run")))
-    subject.fit(progress=False)
-    model, recipe, config, step = load_generator(tmp_path / "run")
-    assert step == 4
-    assert config == subject.config
-    assert (type(recipe), recipe.setup) == (type(subject.recipe), subject.recipe.setup)
-    assert not any(module.training for module in model.modules())
-    assert same(dict(model.state_dict()), dict(subject.generator.state_dict()))
-    first = load_generator(tmp_path / "run", 0)
-    assert first.step == 0
-    assert not same(dict(model.state_dict()), dict(first.generator.state_dict()))
-
-
-def test_grid_places_images_in_rows():
-    images = torch.arange(5).reshape(5, 1, 1, 1).expand(5, 3, 2, 2) / 2.5 - 1
-    grid = make_grid(images, columns=3, padding=1)
-    assert grid.shape == (3, 7, 10)
-    assert grid[0, 1::3, 1::3].tolist() == [[0, 51, 102], [153, 204, 255]]
-    assert (grid[:, 0] == 255).all()
-
-
-def test_png_round_trip(tmp_path):
-    image = torch.randint(0, 256, (3, 4, 5), dtype=torch.uint8)
-    save_png(image, tmp_path / "a.png")
-    read = Image.open(tmp_path / "a.png")
-    assert read.size == (5, 4)
-    assert torch.frombuffer(bytearray(read.tobytes()), dtype=torch.uint8).reshape(4, 5, 3).permute(2, 0, 1).equal(image)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-
-
-def test_to_uint8_rounds_and_clamps():
-    assert to_uint8(torch.tensor([-2.0, -1, 0.001, 1, 2])).tolist() == [0, 0, 128, 255, 255]
-
-
 def test_losses_are_cross_entropy():
     real, fake = torch.randn(6), torch.randn(6)
     entropy = nn.functional.binary_cross_entropy_with_logits
@@ -277,3 +202,43 @@ def test_streams_of_random_numbers_differ():
     numbers = range(1, streams.SHOWN + 1)
     draws = [streams.seeded_generator(seed, stream).initial_seed() for seed in (0, 1) for stream in numbers]
     assert all(first < second for first, second in pairwise(draws))
+
+
+def test_run_says_how_it_was_made(tiny, tmp_path):
+    subject = Trainer(tiny(out=str(tmp_path / "run")))
+    subject.fit(progress=False)
+    facts = json.loads((tmp_path / "run/run.json").read_text())
+    assert facts["parameters"]["generator"] == sum(parameter.numel() for parameter in subject.generator.parameters())
+    assert (facts["images"], facts["device"], facts["processes"]) == (32, "cpu", 1)
+    assert facts["torch"] == torch.__version__
+    assert facts["command"] == command_line()
+
+
+def test_command_that_made_a_run_can_be_typed_again(monkeypatch):
+    there = "/environment/bin"
+    main = str(Path(fastgan.__file__).with_name("__main__.py"))
+    monkeypatch.setattr("shutil.which", lambda name: f"{there}/{name}")
+    monkeypatch.setattr(sys, "executable", f"{there}/python")
+    for program, typed in {
+        f"{there}/fastgan": "fastgan",
+        main: f"{there}/python -m fastgan",
+        "my script.py": f"{there}/python 'my script.py'",
+        "/other/__main__.py": f"{there}/python /other/__main__.py",
+    }.items():
+        monkeypatch.setattr(sys, "argv", [program, "train", "--out", "my run"])
+        assert command_line() == f"{typed} train --out 'my run'"
+
+
+def test_run_that_was_killed_before_its_first_checkpoint_begins_anew(tiny, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    Trainer(tiny(out=str(whole))).fit(progress=False)
+    killed = Trainer(tiny(out=str(parts)))
+    killed.keeper.open(opened=False)
+    killed.run.unlock()
+    (parts / "samples/step_000000.png.tmp").write_bytes(b"half")
+    (parts / "metrics.jsonl").write_text('{"step": 1, "d_l')
+    assert Trainer.resume(parts).fit(progress=False).step == 4
+    states = [checkpoint.load_checkpoint(root / "checkpoints") for root in (whole, parts)]
+    assert same(*states)
+    assert sorted(path.name for path in parts.rglob("step_*")) == sorted(path.name for path in whole.rglob("step_*"))
+    assert len((parts / "metrics.jsonl").read_text().splitlines()) == 4
