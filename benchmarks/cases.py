@@ -14,6 +14,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 SUITES = ("step", "layers", "gradient_penalty", "spectral_norm", "memory")
 FORWARD, BACKWARD, DOUBLE = "forward", "forward+backward", "double backward"
+STEP, KEPT = "step", "kept for backward"
 
 
 def name(dtype: torch.dtype) -> str:
@@ -137,7 +138,7 @@ def step(quick: bool) -> list[Case]:
     """Return the cases of the suite ``step``; at batch 64, quick: at 16 but for DCGAN-64, without DCGAN-128."""
     names = [name for name in GAMES if not quick or name != "DCGAN-128"]
     sizes = {name: 16 if quick and name != "DCGAN-64" else 64 for name in names}
-    return [Case("step", f"{name} step", "step", sizes[name], GAMES[name]) for name in names]
+    return [Case("step", f"{name} step", STEP, sizes[name], GAMES[name]) for name in names]
 
 
 # (network, image side in pixels, kinds of penalty)
@@ -149,9 +150,7 @@ def gradient_penalty(quick: bool) -> list[Case]:
     whats = PENALTIES if quick else (*PENALTIES, ("DCGAN", 128, ("wgan-gp",)))
     batch = 16 if quick else 64
     titles = [f"{net} critic, {size} px, {' and '.join(kinds)}" for net, size, kinds in whats]
-    return [
-        Case("gradient_penalty", title, "step", batch, what) for title, what in zip(titles, whats, strict=True)
-    ]
+    return [Case("gradient_penalty", title, STEP, batch, what) for title, what in zip(titles, whats, strict=True)]
 
 
 def _biggan() -> list[tuple[int, int, int]]:
@@ -183,11 +182,14 @@ def spectral_norm(quick: bool) -> list[Case]:
 
 
 def memory(quick: bool) -> list[Case]:
-    """Return the cases of the suite ``memory``: steps first, then each layer of DCGAN-64."""
+    """Return the cases of the suite ``memory``: steps first, then each layer of DCGAN-64.
+
+    At batch 16, since what is kept is proportional to the batch.
+    """
     games = [name for name in ("DCGAN-64", "SNGAN-32", "DCGAN-128") if not quick or name == "DCGAN-64"]
-    steps = [Case("memory", f"{name} step", "kept for backward", 64, GAMES[name]) for name in games]
-    layers = [Case("memory", f"DCGAN-64 {layer.title}", "kept for backward", 64, layer) for layer in dcgan(64)]
-    return steps + layers
+    whats = [(f"{name} step", GAMES[name]) for name in games]
+    whats += [(f"DCGAN-64 {layer.title}", layer) for layer in dcgan(64)]
+    return [Case("memory", title, KEPT, 16, what) for title, what in whats]
 
 
 def of(suite: str, quick: bool) -> list[Case]:

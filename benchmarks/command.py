@@ -22,7 +22,8 @@ def main(args: Namespace) -> int:
         from benchmarks import tune
 
         print("\n".join(tune.tune(settings)))
-    found = [results.read(path) for path in (paths := run.run(settings))]
+    paths = run.run(settings)
+    found = [results.read(path) for path in paths]
     print("\n\n".join(table.text(result) for result in found))
     print("\n" + "\n".join(f"written: {path}" for path in paths))
     rows = [row for result in found for row in result["rows"]]

@@ -40,7 +40,11 @@ def generator_loss(kind: str, fake: Tensor) -> Tensor:
     return softplus(-fake).mean() if kind == "non-saturating" else -fake.mean()
 
 
+def adam_settings(loss: str) -> tuple[float, tuple[float, float]]:
+    """Return learning rate and momenta of a game's players."""
+    return (2e-4, (0.5, 0.999)) if loss == "non-saturating" else (1e-4, (0.0, 0.9))
+
+
 def adam(model: nn.Module, loss: str, fused: bool, capturable: bool) -> torch.optim.Adam:
     """Return the optimiser of each of the two players."""
-    lr, betas = (2e-4, (0.5, 0.999)) if loss == "non-saturating" else (1e-4, (0.0, 0.9))
-    return torch.optim.Adam(model.parameters(), lr, betas, fused=fused or None, capturable=capturable)
+    return torch.optim.Adam(model.parameters(), *adam_settings(loss), fused=fused or None, capturable=capturable)

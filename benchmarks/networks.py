@@ -49,7 +49,10 @@ class Block(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.main = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(in_channels, out_channels, 3, 1, 1), nn.ReLU(), nn.Conv2d(out_channels, out_channels, 3, 1, 1)
+            nn.ReLU(),
+            nn.Conv2d(in_channels, out_channels, 3, 1, 1),
+            nn.ReLU(),
+            nn.Conv2d(out_channels, out_channels, 3, 1, 1),
         )
         self.skip = nn.Conv2d(in_channels, out_channels, 1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,11 +155,14 @@ class CaseRun:
             row["roofline_percent"] = machine.roofline_percent(row["p50_ms"], size, flops, self.ceiling)
             if runs[name].images:
                 row["images_per_s"] = round(1e3 * runs[name].images / row["p50_ms"], 1)
-            if device == "cuda":
-                row |= timing.on_gpu(steps[name])
-            elif self.case.suite == "step":
-                row |= timing.on_cpu(steps[name])
+            if runs[name].in_torch:
+                row |= self._memory(steps[name])
         return measured
+
+    def _memory(self, step: Callable[[], object]) -> dict[str, Any]:
+        if self.settings.device == "cuda":
+            return timing.on_gpu(step)
+        return timing.on_cpu(step) if self.case.suite == "step" else {}
 
     def _kept(self, runs: dict[str, work.Run]) -> dict[str, dict[str, Any]]:
         return {name: {"kept_bytes": run.step()} for name, run in runs.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -72,6 +73,8 @@ def on_gpu(run: Callable[[], object]) -> dict[str, Any]:
 
 def on_cpu(run: Callable[[], object]) -> dict[str, Any]:
     """Return MiB that one run takes at most beyond what was there before, as torch's allocator tells its profiler."""
+    # the profiler's own messages
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
     with torch.autograd.profiler.profile(profile_memory=True) as profile:
         run()
     changes = [e for e in profile.kineto_results.events() if e.name() == "[memory]"]

@@ -31,12 +31,14 @@ class Run:
         results: what the last step gave, by name, in any shape and dtype.
         restore: brings all that steps change back to the beginning, in place; before the step that is checked.
         images: that one step trains on.
+        in_torch: whether torch allocates its memory.
     """
 
     step: Callable[[], Any]
     results: Callable[[], Results]
     restore: Callable[[], None] = _nothing
     images: int = 0
+    in_torch: bool = True
 
     def checked(self) -> Results:
         """Run from the beginning, warmed up by a step before."""

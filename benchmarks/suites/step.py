@@ -64,9 +64,7 @@ class Players:
         self.g, self.run_g = work.model(work.generator, peer)
         self.d, self.run_d = work.model(work.discriminator, peer)
         self.before = parameters(self.g).clone(), parameters(self.d).clone()
-        self.optimizers = [
-            losses.adam(model, self.kind, peer.tuned, peer.capturable) for model in (self.g, self.d)
-        ]
+        self.optimizers = [losses.adam(model, self.kind, peer.tuned, peer.capturable) for model in (self.g, self.d)]
         self.real = [work.place(x, peer) for x in work.real]
         self.latents = [work.place(x, peer) for x in work.latents]
         torch.manual_seed(SEED)
