@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -156,7 +157,7 @@ def gradient_penalty(quick: bool) -> list[Case]:
 def _biggan() -> list[tuple[int, int, int]]:
     widths = (64, 128, 256, 512, 1024, 1024)
     rows = [(3, 64, 3), (64, 64, 3), (3, 64, 1)]
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in itertools.pairwise(widths):
         rows += [(a, b, 3), (b, b, 3), (a, b, 1)]
     return [*rows, (1024, 1024, 1), (1024, 1, 1)]
 

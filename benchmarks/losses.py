@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
 WEIGHT = 10.0
+# with the usual 1e-8 Adam's first step is the gradient's sign, which rounding flips where it is small, and no provider
+# could be checked; with this it is about the gradient, and takes as long
+EPS = 1e-2
 Critic = Callable[[Tensor], Tensor]
 
 
@@ -47,4 +50,6 @@ def adam_settings(loss: str) -> tuple[float, tuple[float, float]]:
 
 def adam(model: nn.Module, loss: str, fused: bool, capturable: bool) -> torch.optim.Adam:
     """Return the optimiser of each of the two players."""
-    return torch.optim.Adam(model.parameters(), *adam_settings(loss), fused=fused or None, capturable=capturable)
+    return torch.optim.Adam(
+        model.parameters(), *adam_settings(loss), eps=EPS, fused=fused or None, capturable=capturable
+    )

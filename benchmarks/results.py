@@ -62,18 +62,19 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[str], b
             what = ", ".join(str(part) for part in key if part)
             found.append((pair[0], f"{pair[1]}  {what}"))
     found.sort(key=lambda pair: pair[0])
-    worse = [
-        f"{'WORSE' if ratio > SLOWER else 'same' if ratio > 1 / SLOWER else 'better':6} {line}" for ratio, line in found
-    ]
-    notes = [f"{name} differs: {before.get(name)} and {after.get(name)}" for name in ("device", "threads", "torch")
-             if before.get(name) != after.get(name)]  # fmt: skip
-    return [*notes, *worse], any(ratio > SLOWER for ratio, _ in found)
+    differ = [name for name in ("device", "threads", "torch") if before.get(name) != after.get(name)]
+    notes = [f"{name} differs: {before.get(name)} and {after.get(name)}" for name in differ]
+    return [*notes, *(f"{_verdict(ratio):6} {line}" for ratio, line in found)], any(
+        ratio > SLOWER for ratio, _ in found
+    )
+
+
+def _verdict(ratio: float) -> str:
+    return "WORSE" if ratio > SLOWER else "same" if ratio > 1 / SLOWER else "better"
 
 
 def _pair(old: dict[str, Any], new: dict[str, Any]) -> tuple[float, str] | None:
-    if old["status"] != "ok":
-        return None
-    if new["status"] == "skipped":
+    if old["status"] != "ok" or new["status"] == "skipped":
         return None
     if new["status"] != "ok":
         return float("inf"), f"{new['status']}: {new['reason']}"

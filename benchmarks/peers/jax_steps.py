@@ -13,8 +13,6 @@ from benchmarks import losses
 from benchmarks.peers.jax_networks import array, flat, function, parameters
 from benchmarks.work import Results, Run, Work
 
-EPS = 1e-8
-
 
 def _dtype(work: Work) -> Any:
     return {torch.float16: jnp.float16, torch.bfloat16: jnp.bfloat16}.get(work.dtype, jnp.float32)
@@ -74,7 +72,7 @@ def _adam(kind: str, values: Any, gradients: Any, state: Any) -> tuple[Any, Any]
     v = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, v, gradients)
 
     def moved(p: Any, m: Any, v: Any) -> Any:
-        return p - lr * (m / (1 - beta1**count)) / (jnp.sqrt(v / (1 - beta2**count)) + EPS)
+        return p - lr * (m / (1 - beta1**count)) / (jnp.sqrt(v / (1 - beta2**count)) + losses.EPS)
 
     return jax.tree.map(moved, values, m, v), (count, m, v)
 

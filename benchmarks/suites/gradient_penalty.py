@@ -40,7 +40,7 @@ class PenaltyWork(Work):
         own, critic = self.model(self.critic, peer)
         real, fake = (self.place(x, peer) for x in (self.real, self.fake))
         torch.manual_seed(SEED)
-        t = torch.rand(len(real), dtype=self.parameter_dtype, device=self.device).reshape(-1, 1, 1, 1)
+        t = torch.rand(len(real), device=self.device).reshape(-1, 1, 1, 1).to(self.parameter_dtype)
         loss = peer.loss(self._by_hand(critic))
         found: list[Tensor] = []
 

@@ -16,8 +16,6 @@ from benchmarks.work import Results, Run, Work, gradients
 class LayerWork(Work):
     """One layer in training, by itself: forward, with backward, or the gradient of its input gradient's norm."""
 
-    tolerance = {torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 4e-2}
-
     def __init__(self, case: cases.Case, dtype: torch.dtype, device: str) -> None:
         super().__init__(case, dtype, device)
         layer: cases.Layer = case.what

@@ -8,7 +8,7 @@ for all layers, 1 / sigma for the convolution's output instead of a divided copy
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ Read = list[tuple[Tensor, Tensor | None]]
 class SpectralWork(Work):
     """The weights of one discriminator, and gradients for them."""
 
-    tolerance = {torch.float32: 1e-3}
+    kinks: ClassVar = False
 
     def __init__(self, case: cases.Case, dtype: torch.dtype, device: str) -> None:
         super().__init__(case, dtype, device)

@@ -19,8 +19,6 @@ SEED = 1
 class StepWork(Work):
     """One step of a game from its first weights; all images and latents are given."""
 
-    tolerance = {torch.float32: 1e-2, torch.float16: 5e-2, torch.bfloat16: 0.15}
-
     def __init__(self, case: cases.Case, dtype: torch.dtype, device: str, width: int = 64) -> None:
         super().__init__(case, dtype, device)
         self.game: cases.Game = case.what
@@ -47,11 +45,6 @@ class StepWork(Work):
             work.append((d, 4 * steps))
         return networks.ideal(work, self.dtype.itemsize)
 
-    def allowed(self, name: str) -> float:
-        """Adam's first step is the gradient's sign, so that small ones flip; a loss is a mean."""
-        bound = super().allowed(name)
-        return min(10 * bound, 0.7) if name.endswith("update") else bound / 5 if name == "losses" else bound
-
     def run(self, peer: Peer) -> Run:
         return Players(self, peer).run()
 
@@ -68,9 +61,8 @@ class Players:
         self.real = [work.place(x, peer) for x in work.real]
         self.latents = [work.place(x, peer) for x in work.latents]
         torch.manual_seed(SEED)
-        dtype = work.parameter_dtype
-        draws = [torch.rand(work.case.batch, dtype=dtype, device=work.device) for _ in self.real]
-        self.t = [draw.reshape(-1, 1, 1, 1) for draw in draws]
+        draws = [torch.rand(work.case.batch, device=work.device) for _ in self.real]
+        self.t = [draw.reshape(-1, 1, 1, 1).to(work.parameter_dtype) for draw in draws]
         self.d_loss, self.g_loss = peer.loss(self._d_loss), peer.loss(self._g_loss)
         self.losses: list[Tensor] = []
 
