@@ -50,6 +50,5 @@ def adam_settings(loss: str) -> tuple[float, tuple[float, float]]:
 
 def adam(model: nn.Module, loss: str, fused: bool, capturable: bool) -> torch.optim.Adam:
     """Return the optimiser of each of the two players."""
-    return torch.optim.Adam(
-        model.parameters(), *adam_settings(loss), eps=EPS, fused=fused or None, capturable=capturable
-    )
+    lr, betas = adam_settings(loss)
+    return torch.optim.Adam(model.parameters(), lr, betas, EPS, fused=fused or None, capturable=capturable)

@@ -64,9 +64,8 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[str], b
     found.sort(key=lambda pair: pair[0])
     differ = [name for name in ("device", "threads", "torch") if before.get(name) != after.get(name)]
     notes = [f"{name} differs: {before.get(name)} and {after.get(name)}" for name in differ]
-    return [*notes, *(f"{_verdict(ratio):6} {line}" for ratio, line in found)], any(
-        ratio > SLOWER for ratio, _ in found
-    )
+    lines = [f"{_verdict(ratio):6} {line}" for ratio, line in found]
+    return notes + lines, any(ratio > SLOWER for ratio, _ in found)
 
 
 def _verdict(ratio: float) -> str:

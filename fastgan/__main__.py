@@ -1,4 +1,4 @@
-"""The command line: ``fastgan info | presets | train | sample | evaluate | report | bench``, or ``python -m fastgan``."""
+"""The command line: ``fastgan info | presets | train | sample | evaluate | report | bench``, or ``-m fastgan``."""
 
 import argparse
 import json
