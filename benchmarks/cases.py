@@ -147,9 +147,9 @@ PENALTIES = (("DCGAN", 64, ("wgan-gp",)), ("ResNet", 32, ("r1",)), ("ResNet", 32
 
 
 def gradient_penalty(quick: bool) -> list[Case]:
-    """Return the cases of the suite ``gradient_penalty``, quick: at batch 16."""
+    """Return the cases of the suite ``gradient_penalty``, quick: at batch 8."""
     whats = PENALTIES if quick else (*PENALTIES, ("DCGAN", 128, ("wgan-gp",)))
-    batch = 16 if quick else 64
+    batch = 8 if quick else 64
     titles = [f"{net} critic, {size} px, {' and '.join(kinds)}" for net, size, kinds in whats]
     return [Case("gradient_penalty", title, STEP, batch, what) for title, what in zip(titles, whats, strict=True)]
 

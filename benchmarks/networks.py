@@ -61,7 +61,7 @@ class Block(nn.Module):
         return nn.functional.avg_pool2d(self.main(x) + self.skip(x), 2)
 
 
-def resnet_critic(size: int, width: int = 64) -> nn.Sequential:
+def resnet_critic(size: int, width: int = 32) -> nn.Sequential:
     """Return a critic of residual blocks without norm for images (N, 3, size, size)."""
     blocks: list[nn.Module] = [nn.Conv2d(3, width, 3, 1, 1)]
     while size > 4:
