@@ -183,13 +183,13 @@ def spectral_norm(quick: bool) -> list[Case]:
 
 
 def memory(quick: bool) -> list[Case]:
-    """Return the cases of the suite ``memory``: steps first, then each layer of DCGAN-64.
+    """Return the cases of the suite ``memory``: the step and each layer of DCGAN-64 first.
 
     At batch 16, since what is kept is proportional to the batch.
     """
-    games = [name for name in ("DCGAN-64", "SNGAN-32", "DCGAN-128") if not quick or name == "DCGAN-64"]
-    whats = [(f"{name} step", GAMES[name]) for name in games]
-    whats += [(f"DCGAN-64 {layer.title}", layer) for layer in dcgan(64)]
+    steps = [(f"{name} step", GAMES[name]) for name in ("DCGAN-64", "SNGAN-32", "DCGAN-128")]
+    layers = [(f"DCGAN-64 {layer.title}", layer) for layer in dcgan(64)]
+    whats = [*steps[:1], *layers, *(() if quick else steps[1:])]
     return [Case("memory", title, KEPT, 16, what) for title, what in whats]
 
 

@@ -58,9 +58,8 @@ def _roofline(axes: Axes, result: dict[str, Any]) -> None:
     ceiling = result["ceilings"]
     peak = max(value for key, value in ceiling.items() if key.startswith("matmul"))
     intensities = [2.0**k for k in range(-2, 13)]
-    axes.loglog(
-        intensities, [min(peak, x * ceiling["copy_gb_s"]) for x in intensities], color="black", label="measured"
-    )
+    roof = [min(peak, x * ceiling["copy_gb_s"]) for x in intensities]
+    axes.loglog(intensities, roof, color="black", label="measured ceilings")
     for name, color in (("stock", STOCK), ("ours", OURS)):
         rows = [getattr(each, name) for each in table.best(result["rows"])]
         x, y = [r["flops"] / r["bytes"] for r in rows], [r["flops"] / r["p50_ms"] / 1e6 for r in rows]
