@@ -16,7 +16,7 @@ from benchmarks.cases import Case
 from benchmarks.peers.peer import Peer
 
 Results = dict[str, Tensor]
-# errors allowed, as a share of a result's norm: of values, and of what comes through the gradients of ReLUs, which jump:
+# errors allowed, as a share of a norm: of values, and of what comes through the gradients of ReLUs, which jump:
 # one unit of 10^5 at its kink is 3e-3 of the norm
 SMOOTH = {torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 JUMPS = {torch.float32: 3e-2, torch.float16: 8e-2, torch.bfloat16: 0.2}
