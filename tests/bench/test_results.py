@@ -102,7 +102,7 @@ def row(provider, ours, ms, case="c"):
 
 
 def test_ratios_are_of_the_best_stock_provider_and_the_best_of_ours():
-    rows = [row("a", False, 4.0), row("b", False, 3.0), row("x", True, 2.0), row("y", True, 1.5), row("z", True, None)]
+    rows = [row("a", False, 4.0), row("b", False, 3.0), row("x", True, 2.5), row("y", True, 1.5), row("z", True, None)]
     rows += [row("a", False, 1.0, "d"), row("x", True, 2.0, "d"), row("a", False, 1.0, "e"), row("x", True, None, "e")]
     found = table.best(rows)
     assert [(each.case, each.ratio) for each in found] == [("c", 2.0), ("d", 0.5)]
