@@ -1,20 +1,14 @@
-"""BatchNorm + LeakyReLU, stock and fused.
-
-``pytest benchmarks --benchmark-only``, or ``python -m benchmarks.bench_norm_act --out FILE``: the latter times
-all providers in turn and writes one JSON file.
-"""
+"""BatchNorm + LeakyReLU, stock and fused: ``pytest benchmarks --benchmark-only``."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import cases, timing
+from benchmarks import cases
 from fastgan.nn import BatchNormAct2d
 
 
@@ -60,30 +54,3 @@ def _providers(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> dict[
 def test_norm_act(benchmark: Callable, shape: tuple[int, ...], dtype: torch.dtype, layout: str, provider: str) -> None:
     benchmark.group = f"{shape} {cases.name(dtype)} {layout}"
     benchmark(_providers(shape, dtype, layout)[provider])
-
-
-def _rows(repeats: int) -> list[dict]:
-    rows = []
-    for shape in cases.NORM_ACT:
-        for dtype in cases.DTYPES:
-            for layout in cases.LAYOUTS:
-                measured = timing.interleaved(_providers(shape, dtype, layout), repeats)
-                best = min(m["p50_ms"] for name, m in measured.items() if name != "fastgan")
-                case = {"shape": shape, "dtype": cases.name(dtype), "layout": layout, "direction": "forward+backward"}
-                rows += [case | {"provider": name} | m for name, m in measured.items()]
-                stock, ours = measured["stock"]["p50_ms"], measured["fastgan"]["p50_ms"]
-                ratios = f"{stock / ours:.2f}x stock, {best / ours:.2f}x best stock"
-                print(f"{shape!s:<20} {cases.name(dtype):<9} {layout:<14} {ours:8.3f} ms  {ratios}")
-    return rows
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--repeats", type=int, default=21)
-    arguments = parser.parse_args()
-    timing.write(arguments.out, _rows(arguments.repeats))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,109 +1,92 @@
-"""Writes the tables of the README from the committed result files: ``python -m benchmarks.report``."""
+"""Writes the README's tables and the plots in docs/ from the committed results: ``python -m benchmarks.report``."""
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 from typing import Any
 
+from benchmarks import old_tables, results, table
+
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- {suite}: made by python -m benchmarks.report -->", "<!-- end -->"
+TITLES = {
+    "step": "A whole training step; images a second are real images.",
+    "layers": "Layers of GANs in training: convolution, batch norm, activation.",
+    "gradient_penalty": "A critic's step: Wasserstein loss, penalty, all gradients.",
+    "spectral_norm": "Spectral norm of all layers in training, without the convolutions.",
+    "memory": "MiB kept for backward at the most at one time: all that autograd saves, but for parameters.",
+}
 
 
-def conv_norm_act_table(result: dict[str, Any]) -> str:
-    """Return a Markdown table of one ``conv_norm_act.json``: a row for each layer and dtype, and geometric means."""
-    cases: dict[tuple, dict[str, float]] = {}
-    for row in result["rows"]:
-        cases.setdefault((row["dtype"], tuple(row["layer"].values())), {})[row["provider"]] = row["p50_ms"]
-    lines = ["| layer | dtype | stock | channels_last | compiled | fastgan | channels_last | ratio of the best |"]
-    lines.append("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    ratios: dict[str, list[float]] = {}
-    for (dtype, layer), ms in cases.items():
-        name, _, c_in, c_out, size, kernel, stride, padding, *_ = layer
-        what = f"{name} {c_in} to {c_out}, {size} px, k{kernel} s{stride} p{padding}"
-        best = [min(v for k, v in ms.items() if k.startswith("fastgan") == ours) for ours in (False, True)]
-        ratios.setdefault(dtype, []).append(best[0] / best[1])
-        names = ("stock", "stock channels_last", "stock compiled", "fastgan", "fastgan channels_last")
-        times = " | ".join(f"{ms[name]:.2f}" if name in ms else "" for name in names)
-        lines.append(f"| {what} | {dtype} | {times} | {best[0] / best[1]:.2f} |")
-    for dtype, values in ratios.items():
-        mean = math.exp(sum(math.log(v) for v in values) / len(values))
-        lines.append(f"| geometric mean; worst | {dtype} | | | | | | {mean:.2f}; {min(values):.2f} |")
-    return "\n".join(lines)
+def committed() -> list[tuple[Path, dict[str, Any]]]:
+    """Result files of ``fastgan bench``, those of before left out."""
+    old = {old_tables.FOLDER / name for name in old_tables.FILES}
+    paths = sorted(path for path in results.RESULTS.glob("*/*.json") if path not in old)
+    return [(path, results.read(path)) for path in paths]
 
 
-def norm_act_table(result: dict[str, Any]) -> str:
-    """Return a Markdown table of one ``norm_act.json``, a row for each case."""
-    cases: dict[tuple, dict[str, float]] = {}
-    for row in result["rows"]:
-        case = (tuple(row["shape"]), row["dtype"], row["layout"])
-        cases.setdefault(case, {})[row["provider"]] = row["p50_ms"]
-    lines = ["| shape | dtype | layout | stock | stock in place | fastgan | ratio to stock | to the best stock |"]
-    lines.append("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
-    for (shape, dtype, layout), ms in cases.items():
-        stock, in_place, ours = ms["stock"], ms["stock inplace"], ms["fastgan"]
-        ratios = f"{stock / ours:.2f} | {min(stock, in_place) / ours:.2f}"
-        lines.append(f"| {shape} | {dtype} | {layout} | {stock:.2f} | {in_place:.2f} | {ours:.2f} | {ratios} |")
-    return "\n".join(lines)
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    if row["status"] != "ok":
+        return row["status"]
+    return f"{row['kept_bytes'] / 2**20:.2f}" if "kept_bytes" in row else f"{row['p50_ms']:.2f}"
 
 
-def provider_table(result: dict[str, Any]) -> str:
-    """Return a Markdown table with a row for each provider of each case; ratios are of the best stock provider."""
-    cases: dict[tuple, dict[str, dict[str, Any]]] = {}
-    for row in result["rows"]:
-        cases.setdefault((row["case"], row["dtype"], row["direction"]), {})[row["provider"]] = row
-    lines = [
-        "| case | provider | p20 ms | p50 ms | p80 ms | ratio of the best |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
-    ]
-    for (case, dtype, direction), providers in cases.items():
-        best = min(row["p50_ms"] for name, row in providers.items() if "p50_ms" in row and "fastgan" not in name)
-        for name, row in providers.items():
-            what = f"| {case}, {dtype}, {direction} | {name}"
-            if "failed" in row:
-                lines.append(f"{what} | {row['failed']} | | | |")
-                continue
-            ratio = f"{best / row['p50_ms']:.2f}" if "fastgan" in name else ""
-            times = " | ".join(f"{row[key]:.2f}" for key in ("p20_ms", "p50_ms", "p80_ms"))
-            lines.append(f"{what} | {times} | {ratio} |")
-    return "\n".join(lines)
+def suite_table(result: dict[str, Any]) -> str:
+    """A Markdown table: a row for each case, a column for each provider, the ratio of the best stock to ours."""
+    names = list(dict.fromkeys(row["provider"] for row in result["rows"]))
+    ratios = {(each.case, each.direction, each.batch): each.ratio for each in table.best(result["rows"])}
+    lines = [f"| case | batch | {' | '.join(names)} | best stock / best fastgan |"]
+    lines.append(f"| --- | ---: |{' ---: |' * (len(names) + 1)}")
+    for key, rows in table.by_case(result["rows"]).items():
+        case, direction, batch = key
+        by_name = {row["provider"]: row for row in rows}
+        cells = " | ".join(_cell(by_name.get(name)) for name in names)
+        what = case if direction in ("step", "kept for backward") else f"{case}, {direction}"
+        lines.append(f"| {what} | {batch or ''} | {cells} | {f'{ratios[key]:.2f}' if key in ratios else ''} |")
+    if ratios:
+        values = list(ratios.values())
+        mean = f"{table.geometric_mean(values):.2f}; {min(values):.2f}"
+        lines.append(f"| geometric mean; worst | | {' | '.join('' for _ in names)} | {mean} |")
+    return "\n".join([*lines, *_reasons(result["rows"])])
 
 
-SUITES = {
-    "conv_norm_act": (
-        "Forward + backward of the layers of DCGAN-64, batch 64, in training, median ms.", conv_norm_act_table,
-    ),
-    "gradient_penalty": (
-        "A WGAN-GP critic step: both scores, penalty, all gradients; batch 64; biases, LeakyReLU, no norm.",
-        provider_table,
-    ),
-    "spectral_norm": (
-        "Spectral norm of all layers of DCGAN-64's discriminator in training, without the convolutions.",
-        provider_table,
-    ),
-    "norm_act": ("Forward + backward of batch norm + LeakyReLU(0.2) in training, median ms.", norm_act_table),
-}  # fmt: skip
+def _reasons(rows: list[dict[str, Any]]) -> list[str]:
+    said = dict.fromkeys(f"`{row['provider']}`: {row['reason']}" for row in rows if row["status"] != "ok")
+    return ["", "Not measured: " + "; ".join(said) + "."] if said else []
+
+
+def blocks() -> dict[str, str]:
+    """What the README says of each suite that was measured, by the name of its block."""
+    found: dict[str, list[str]] = {}
+    for _, result in committed():
+        machine = f"{result['device']}, {result['threads']} threads, torch {result['torch']}, {result['date'][:10]}"
+        partly = "" if result["complete"] else " Part of the suite."
+        head = f"{TITLES[result['suite']]}{partly} {result['dtype']}, {machine}, `{result['command']}`:"
+        found.setdefault(f"bench {result['suite']}", []).append(f"{head}\n\n{suite_table(result)}")
+    return {name: "\n\n".join(parts) for name, parts in found.items()}
 
 
 def readme(text: str) -> str:
-    """Return the README's text with its tables made anew."""
-    for suite, (what, table) in SUITES.items():
-        parts = []
-        for path in sorted(RESULTS.glob(f"*/{suite}*.json")):
-            result = json.loads(path.read_text())
-            machine = f"{result['device']}, {result['threads']} threads, torch {result['torch']}, {result['date'][:10]}"
-            parts.append(f"{what} {machine}, `{result['command']}`:\n\n{table(result)}")
-        begin = BEGIN.format(suite=suite)
+    """The README's text with its tables made anew; the table of a suite that has none comes after the others."""
+    for name, block in {**old_tables.blocks(), **blocks()}.items():
+        begin = BEGIN.format(suite=name)
+        if begin not in text:
+            head, tail = text.rsplit(END, 1)
+            text = f"{head}{END}\n\n{begin}\n{END}{tail}"
         before, rest = text.split(begin)
-        text = before + begin + "\n" + "\n\n".join(parts) + "\n" + END + rest.split(END, 1)[1]
+        text = before + begin + "\n" + block + "\n" + END + rest.split(END, 1)[1]
     return text
 
 
 def main() -> None:
+    from benchmarks import plots
+
     path = ROOT / "README.md"
     path.write_text(readme(path.read_text()))
+    for name, svg in plots.drawn(committed()).items():
+        (ROOT / "docs" / name).write_text(svg)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: ``fastgan info | presets | train | sample | evaluate | report``, also as ``python -m fastgan``."""
+"""The command line: ``fastgan info | presets | train | sample | evaluate | report | bench``, or ``-m fastgan``."""
 
 import argparse
 import json
@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_sample(commands.add_parser("sample", help="images from a trained run", allow_abbrev=False))
     _add_evaluate(commands.add_parser("evaluate", help="scores of a run before and after training", allow_abbrev=False))
     _add_report(commands.add_parser("report", help="write a run's report.html and film anew", allow_abbrev=False))
+    _add_bench(commands.add_parser("bench", help="times against stock PyTorch, from a clone", allow_abbrev=False))
     return parser
 
 
@@ -122,12 +123,36 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_training("report"))
 
 
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    suites = ("layers", "spectral_norm", "gradient_penalty", "step", "memory", "all")
+    parser.add_argument("--suite", choices=suites, default="all", help="what is measured (default: all)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(default: cpu)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="the last two through autocast"
+    )
+    parser.add_argument("--providers", metavar="A,B", help="files of benchmarks/peers (default: all)")
+    parser.add_argument("--quick", action="store_true", help="few cases and repeats, within ten minutes")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="most important cases first, then stop")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="directory of results (default: benchmarks/results)")
+    parser.add_argument("--tune", action="store_true", help="first choose block sizes for this GPU")
+    parser.add_argument(
+        "--compare", nargs=2, type=Path, metavar="JSON", help="two result files; exit code 1 where the second is worse"
+    )
+    parser.set_defaults(command=_bench)
+
+
 def _info(args: argparse.Namespace) -> int:
     import fastgan.info
 
     found = fastgan.info.collect()
     print(json.dumps(found, indent=1) if args.json else fastgan.info.render(found))
     return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from fastgan.bench import bench
+
+    return bench(args)
 
 
 def _training(name: str) -> Command:

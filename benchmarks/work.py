@@ -1,0 +1,158 @@
+"""What a suite gives to its peers: stock models and inputs, and how right a result must be to be timed."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.cases import Case
+from benchmarks.peers.peer import Peer
+
+Results = dict[str, Tensor]
+# errors allowed, as a share of a norm: of values, and of what comes through the gradients of ReLUs, which jump:
+# one unit of 10^5 at its kink is 3e-3 of the norm
+SMOOTH = {torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+JUMPS = {torch.float32: 3e-2, torch.float16: 8e-2, torch.bfloat16: 0.2}
+VALUES = ("result", "loss", "losses")
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass
+class Run:
+    """One provider of one case.
+
+    Args:
+        step: what is timed.
+        results: what the last step gave, by name, in any shape and dtype.
+        restore: brings all that steps change back to the beginning, in place; before the step that is checked.
+        images: that one step trains on.
+        in_torch: whether torch allocates its memory.
+    """
+
+    step: Callable[[], Any]
+    results: Callable[[], Results]
+    restore: Callable[[], None] = _nothing
+    images: int = 0
+    in_torch: bool = True
+
+    def checked(self) -> Results:
+        """Run from the beginning, warmed up by a step before."""
+        self.step()
+        self.restore()
+        self.step()
+        return self.results()
+
+
+class Work(ABC):
+    """One case on one device.
+
+    Args:
+        dtype: float32 and float64 are computed in themselves, types of 16 bits by autocast, parameters in float32.
+        device: cpu or cuda.
+    """
+
+    def __init__(self, case: Case, dtype: torch.dtype, device: str) -> None:
+        self.case, self.dtype, self.device = case, dtype, device
+        self.parameter_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+        torch.manual_seed(0)
+
+    @abstractmethod
+    def run(self, peer: Peer) -> Run:
+        """A run as the peer's users write it."""
+
+    @abstractmethod
+    def shape(self) -> list[Any]:
+        """Of the input."""
+
+    @abstractmethod
+    def ideal(self) -> tuple[int, int]:
+        """Bytes and operations of one step, each input read once and each result written once."""
+
+    def exactly(self) -> Work:
+        """The same in float64."""
+        return type(self)(self.case, torch.float64, self.device)
+
+    def build(self, peer: Peer) -> Run:
+        """A run of a peer. Raises Refused where it cannot do this, and whatever goes wrong in making it."""
+        peer.refuses(self)
+        torch.manual_seed(0)
+        return peer.build(self) if peer.build else self.run(peer)
+
+    def wrong(self, found: Results, exact: Results) -> tuple[float, str]:
+        """The largest error among results, as a share of what is allowed, and a sentence, empty where it is right."""
+        if missing := exact.keys() - found.keys():
+            return float("inf"), f"{', '.join(sorted(missing))} missing"
+        worst, sentence = 0.0, ""
+        for name, right in exact.items():
+            bound = self.allowed(name)
+            got, right = found[name].detach().cpu().double().flatten(), right.cpu().double().flatten()
+            error = ((got - right).norm() / right.norm().clamp_min(1e-30)).item()
+            # not a number is wrong, too
+            if not error <= bound:
+                sentence = sentence or f"{name} off by {error:.1e} of its norm, {bound:.1e} is allowed"
+            worst = max(worst, error)
+        return worst, sentence
+
+    def allowed(self, name: str) -> float:
+        """How far a result may be off, as a share of its norm."""
+        # cuDNN multiplies float32 as TF32, whose fraction has as many bits as that of float16
+        dtype = torch.float16 if self.device == "cuda" and self.dtype == torch.float32 else self.dtype
+        return (SMOOTH if name in VALUES else JUMPS)[dtype]
+
+    def model(self, stock: nn.Module, peer: Peer) -> tuple[nn.Module, nn.Module]:
+        """A copy of a stock model, and what a peer runs of it."""
+        own = copy.deepcopy(stock).to(self.device, self.parameter_dtype)
+        own = own.to(memory_format=torch.channels_last if peer.channels_last else torch.contiguous_format)
+        return own, peer.model(own)
+
+    def place(self, x: Tensor, peer: Peer, dtype: torch.dtype | None = None) -> Tensor:
+        """A float32 tensor as a peer wants it, in a dtype, as a rule that of parameters."""
+        last = peer.channels_last and x.dim() == 4
+        # a copy, since it gets a gradient
+        x = x.clone(memory_format=torch.channels_last if last else torch.contiguous_format)
+        return x.to(self.device, dtype or self.parameter_dtype)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Autocast where the dtype is of 16 bits."""
+        if self.dtype.itemsize > 2:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device, self.dtype)
+
+
+def gradients(model: nn.Module) -> Tensor:
+    """All gradients of a model, one after the other; of all together, since one by itself may be 0 but for rounding."""
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def parameters(model: nn.Module) -> Tensor:
+    """All parameters of a model, one after the other."""
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def exact(work: Work) -> Results:
+    """The results in float64, of eager PyTorch on NCHW."""
+    run = work.exactly().run(Peer("exact", tuned=False))
+    run.step()
+    return run.results()
+
+
+def in_place(*models: nn.Module) -> Callable[[], None]:
+    """A function that gives models the parameters and buffers that they have now, in the same memory."""
+    saved = [(t, t.detach().clone()) for model in models for t in (*model.parameters(), *model.buffers())]
+
+    @torch.no_grad()
+    def restore() -> None:
+        for tensor, value in saved:
+            tensor.copy_(value)
+
+    return restore

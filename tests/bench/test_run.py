@@ -1,0 +1,151 @@
+"""Suites, from the command to the file."""
+
+import dataclasses
+import importlib.util
+import json
+
+import jsonschema
+import pytest
+import torch
+
+from benchmarks import cases, peers, results, run, timing
+from benchmarks.peers import jax_jit
+from fastgan.__main__ import main
+
+
+def rows(settings):
+    return {row["provider"]: row for path in run.run(settings) for row in results.read(path)["rows"]}
+
+
+@pytest.mark.parametrize("suite", cases.SUITES)
+def test_a_suite_writes_a_valid_file_in_which_all_is_right(suite, tiny, settings):
+    (path,) = run.run(
+        settings([suite], ["eager", "channels_last", "fastgan", "fastgan_nchw", "torch_hook", "cuda_graph"])
+    )
+    result = json.loads(path.read_text())
+    jsonschema.validate(result, results.schema())
+    assert result["complete"] and path.name == f"{suite}.float32.json"
+    status = {row["provider"]: row["status"] for row in result["rows"]}
+    assert status.pop("cuda_graph") == "refused"
+    assert set(status.values()) == {"ok"} and {"eager", "fastgan"} <= status.keys()
+    assert not list(path.parent.glob("*.tmp"))
+
+
+def test_the_example_and_autocast_take_part_in_steps(tiny, settings):
+    assert rows(settings(["step"], ["eager", "dcgan_example"]))["dcgan_example"]["status"] == "ok"
+    found = rows(settings(["step"], ["eager", "fastgan", "dcgan_example"], dtype=torch.bfloat16))
+    assert [found[name]["status"] for name in ("eager", "fastgan")] == ["ok", "ok"]
+    assert found["dcgan_example"]["status"] == "refused"
+
+
+def test_jax_computes_the_same_steps(tiny, settings):
+    pytest.importorskip("jax")
+    for suite in ("step", "gradient_penalty"):
+        row = rows(settings([suite], ["jax_jit"]))["jax_jit"]
+        assert row["status"] == "ok" and row["error"] < 1e-3
+
+
+def test_a_peer_that_is_not_installed_is_a_row_that_says_how_to(tiny, settings, monkeypatch):
+    monkeypatch.setattr(jax_jit.importlib.util, "find_spec", lambda name: None)
+    row = rows(settings(["step"], ["jax_jit"]))["jax_jit"]
+    assert row["status"] == "refused" and 'pip install "fastgan[peers]"' in row["reason"]
+    assert importlib.util.find_spec("jax") is None
+
+
+def slightly_wrong(model):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 1.05
+    return model
+
+
+@pytest.mark.parametrize("suite", cases.SUITES)
+def test_a_wrong_provider_is_never_timed(suite, tiny, settings):
+    # a weight's spectral norm does not see its scale, its gradient does
+    wrong = dataclasses.replace(peers.load(["channels_last"])[0], name="wrong", model=slightly_wrong)
+    chosen = [*peers.load(["eager"]), wrong]
+    if suite == "spectral_norm":
+        wrong = dataclasses.replace(wrong, model=lambda model: lambda: [1.05 * w for w in model()])
+        chosen = [*peers.load(["eager"]), wrong]
+    found = rows(settings([suite], chosen))
+    assert found["eager"]["status"] == "ok"
+    assert found["wrong"]["status"] == "wrong" and "off by" in found["wrong"]["reason"]
+    assert not {"p50_ms", "kept_bytes"} & found["wrong"].keys()
+
+
+def test_not_a_number_is_wrong(tiny, settings):
+    def poisoned(model):
+        return lambda x: model(x) * float("nan")
+
+    peer = dataclasses.replace(peers.load(["channels_last"])[0], name="nan", model=poisoned)
+    assert rows(settings(["layers"], [peer]))["nan"]["status"] == "wrong"
+
+
+def test_a_provider_that_fails_says_why_and_the_others_go_on(tiny, settings):
+    def fails(model):
+        raise RuntimeError("no such luck\nand more")
+
+    peer = dataclasses.replace(peers.load(["channels_last"])[0], name="fails", model=fails)
+    found = rows(settings(["layers"], [peer, *peers.load(["eager"])]))
+    assert found["fails"]["status"] == "failed" and found["fails"]["reason"] == "RuntimeError: no such luck"
+    assert found["eager"]["status"] == "ok"
+
+
+def test_when_the_budget_is_spent_what_is_known_is_valid(tiny, settings, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    checked = run.CaseRun.rows
+
+    def slow(self):
+        now[0] += 60
+        return checked(self)
+
+    monkeypatch.setattr(run.CaseRun, "rows", slow)
+    (path,) = run.run(settings(["layers"], ["eager"], budget=30.0))
+    result = results.read(path)
+    jsonschema.validate(result, results.schema())
+    assert not result["complete"] and [row["status"] for row in result["rows"]] == ["skipped"]
+
+
+def test_providers_are_timed_in_turn(monkeypatch):
+    order = []
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(len(order)))
+    found = timing.interleaved({"a": lambda: order.append("a"), "b": lambda: order.extend("bb")}, 3, 1)
+    assert "".join(order) == "abb" * 4
+    assert found["a"] == {"p20_ms": 1000.0, "p50_ms": 1000.0, "p80_ms": 1000.0, "n": 3}
+    assert found["b"]["p50_ms"] == 2000.0
+
+
+def test_the_most_important_cases_come_first():
+    for quick in (True, False):
+        assert cases.of("step", quick)[0].name == "DCGAN-64 step"
+        assert [case.what for case in cases.of("layers", quick)[:10]] == cases.dcgan(64)
+    shapes = [(case.direction, case.batch, *case.what[1:]) for case in cases.of("layers", False)]
+    assert len(shapes) == len(set(shapes))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--providers", "eager,nobody"], "got nobody"),
+        (["--budget", "0"], "--budget must be above 0"),
+        (["--dtype", "float16"], "--dtype float16 needs --device cuda"),
+        (["--compare", "none.json", "none.json"], "there is no file none.json"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(arguments, said, capsys):
+    assert main(["bench", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_an_installed_package_says_that_it_needs_the_repository(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("fastgan.bench.ROOT", tmp_path)
+    assert main(["bench"]) == 2
+    assert "needs a clone" in capsys.readouterr().err
+
+
+def test_the_command_prints_ratios_and_names_the_files(tiny, tmp_path, capsys):
+    assert main(["bench", "--suite", "layers", "--quick", "--providers", "eager,fastgan", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "geometric mean" in out and "worst" in out and f"written: {tmp_path}" in out
