@@ -24,6 +24,16 @@ def remove(path):
     return lambda here: shutil.rmtree(here / path) if (here / path).is_dir() else (here / path).unlink()
 
 
+def displace(path):
+    """A directory in the place of a file."""
+
+    def prepare(here):
+        (here / path).unlink()
+        (here / path).mkdir()
+
+    return prepare
+
+
 def replace(path, old, new):
     def prepare(here):
         text = (here / path).read_text()

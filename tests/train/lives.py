@@ -23,6 +23,8 @@ from fastgan.train import checkpoint, cli, trainer  # noqa: F401
 
 STEPS = 40
 KILLS = 10
+# no step that is saved anyway
+ASKED = STEPS - 6
 
 
 def live(directory, args, prepare):
@@ -134,7 +136,7 @@ def chain(directory, start, seed):
         args = ["train", "--resume", str(run)] if (run / "config.toml").exists() else [*start, "--out", str(run)]
         code, said = live(directory, args, end)
         found.append({"code": code, "said": said, "steps": whole(run)})
-    ask = terminate_at(STEPS - 5)
+    ask = terminate_at(ASKED)
     for prepare in (ask, lambda: None):
         code, said = live(directory, ["train", "--resume", str(run)], prepare)
         found.append({"code": code, "said": said, "steps": whole(run)})

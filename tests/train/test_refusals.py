@@ -14,7 +14,7 @@ from fastgan.__main__ import main
 from fastgan.train import TrainConfig, Trainer
 
 from .commands import check_refused
-from .damage import NEWEST, change, colour, copy, locked, pictures, remove, replace, saved, truncate, write
+from .damage import NEWEST, change, colour, copy, displace, locked, pictures, remove, replace, saved, truncate, write
 
 GO_ON = "train --resume run --steps 9"
 
@@ -133,6 +133,8 @@ RESUMED = [
         replace("run/config.toml", "batch_size = 4", 'batch_size = "x"'),
     ),
     Case(GO_ON, r"steps must be at least 1, got -1", write("run/config.toml", "d_steps = -1")),
+    Case(GO_ON, r"run/config\.toml cannot be used: Is a directory", displace("run/config.toml")),
+    Case(GO_ON, r"run/\.lock cannot be used: Is a directory", displace("run/.lock")),
     Case(GO_ON, "there is no directory data", remove("data")),
     Case(
         GO_ON,
@@ -153,7 +155,7 @@ RESUMED = [
     Case(GO_ON, r"step_000004\.pt cannot be read, remove it to go on from step 2", write(NEWEST, "not a checkpoint")),
     Case(GO_ON, r"step_000004\.pt is no checkpoint of this version of fastgan", saved([1, 2])),
     Case(GO_ON, r"step_000004\.pt is no checkpoint of this version of fastgan", saved({"step": 4})),
-    Case(GO_ON, r"step_000004\.pt is no checkpoint of this version of fastgan", saved({"format": "one"})),
+    Case(GO_ON, r"step_000004\.pt is no checkpoint of this version of fastgan", change(format="one")),
     Case(GO_ON, r"step_000004\.pt is of fastgan 9\.0, newer than this one", change(format=99, fastgan="9.0")),
     Case(GO_ON, "checkpoint in run/checkpoints does not fit", change(generator={})),
     Case(GO_ON, "checkpoint in run/checkpoints does not fit", change(g_optimizer={"state": {}, "param_groups": []})),

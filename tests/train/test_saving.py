@@ -87,3 +87,10 @@ def test_png_round_trip(tmp_path):
 
 def test_to_uint8_rounds_and_clamps():
     assert to_uint8(torch.tensor([-2.0, -1, 0.001, 1, 2])).tolist() == [0, 0, 128, 255, 255]
+
+
+def test_png_that_cannot_be_put_in_its_place_leaves_nothing(tmp_path):
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(OSError, match="Is a directory"):
+        save_png(torch.zeros(3, 4, 5, dtype=torch.uint8), tmp_path / "a.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

@@ -20,7 +20,7 @@ def test_diversity_is_the_mean_distance_of_all_pairs():
     assert diversity(torch.ones(1, 1, 2, 2)) == 0
 
 
-LOGITS = (torch.tensor([-1.0, 0.25, 0.75, 2.0]), torch.tensor([-3.0, 0.1, 0.6, 0.7]))
+LOGITS = (torch.tensor([-1.0, 0.25, 0.75, 2.0]), torch.tensor([-3.0, 0.1, 0.4, 0.7]))
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ LOGITS = (torch.tensor([-1.0, 0.25, 0.75, 2.0]), torch.tensor([-3.0, 0.1, 0.6, 0
         ("non-saturating", (3 + 1) / 8),
         ("minimax", (3 + 1) / 8),
         ("hinge", (3 + 1) / 8),
-        ("least-squares", (2 + 2) / 8),
+        ("least-squares", (2 + 3) / 8),
         ("relativistic", 4 / 4),
         ("wasserstein", None),
     ],
