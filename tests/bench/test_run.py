@@ -3,6 +3,9 @@
 import dataclasses
 import importlib.util
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -149,3 +152,13 @@ def test_the_command_prints_ratios_and_names_the_files(tiny, tmp_path, capsys):
     assert main(["bench", "--suite", "layers", "--quick", "--providers", "eager,fastgan", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "geometric mean" in out and "worst" in out and f"written: {tmp_path}" in out
+
+
+def test_pytest_finds_every_suite_that_is_timed():
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "pytest", "benchmarks", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    names = [
+        f"benchmarks/bench_{suite}.py::test_{suite}[" for suite in (*cases.SUITES, "norm_act") if suite != "memory"
+    ]
+    assert all(name in found for name in names)
