@@ -27,16 +27,21 @@ KILLS = 10
 ASKED = STEPS - 6
 
 
-def live(directory, args, prepare):
+def live(args, prepare):
     """Run a command in a child process; returns its exit code, or minus the signal that killed it, and its stderr."""
-    log = directory / "stderr.txt"
+    # a pipe, since a limit of the size of files would hold for a file, too
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        for path, stream in ((os.devnull, 1), (log, 2)):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(writing, 2)
+        os.close(writing)
         prepare()
         os._exit(main(args))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), log.read_text()
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
 
 
 def die(*_):
@@ -134,11 +139,11 @@ def chain(directory, start, seed):
     run, found = directory / "killed", []
     for end in moments(seed):
         args = ["train", "--resume", str(run)] if (run / "config.toml").exists() else [*start, "--out", str(run)]
-        code, said = live(directory, args, end)
+        code, said = live(args, end)
         found.append({"code": code, "said": said, "steps": whole(run)})
     ask = terminate_at(ASKED)
     for prepare in (ask, lambda: None):
-        code, said = live(directory, ["train", "--resume", str(run)], prepare)
+        code, said = live(["train", "--resume", str(run)], prepare)
         found.append({"code": code, "said": said, "steps": whole(run)})
     return found
 
@@ -146,11 +151,11 @@ def chain(directory, start, seed):
 def full_disk(directory, start):
     """Let a run of four steps go on where files may not grow: first none, then no checkpoint, then all."""
     run, found = directory / "full", []
-    live(directory, [*start, "--out", str(run), "--steps", "4"], lambda: None)
+    live([*start, "--out", str(run), "--steps", "4"], lambda: None)
     size = checkpoint.checkpoint_path(run / "checkpoints", 4).stat().st_size
     go_on = ["train", "--resume", str(run), "--steps", "8"]
     for prepare in (limit_files(100), limit_files(size // 2), lambda: None):
-        code, said = live(directory, go_on, prepare)
+        code, said = live(go_on, prepare)
         left = [str(path) for path in run.rglob("*.tmp")]
         found.append({"code": code, "said": said, "steps": whole(run), "left": left})
     return found
@@ -169,5 +174,5 @@ if __name__ == "__main__":
     start = ["train", "--data", f"idx:{data}", "--batch-size", "4", "--device", "cpu", "--steps", str(STEPS)]
     start += [part for name, value in small.items() for part in ("--set", f"{name}={value}")]
     results = {"killed": chain(directory, start, seed), "full": full_disk(directory, start)}
-    results["uninterrupted"] = live(directory, [*start, "--out", str(directory / "uninterrupted")], lambda: None)[0]
+    results["uninterrupted"] = live([*start, "--out", str(directory / "uninterrupted")], lambda: None)[0]
     (directory / "results.json").write_text(json.dumps(results))
