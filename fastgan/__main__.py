@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from fastgan.config import first_process
+from fastgan.config import first_process, several_processes
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -165,4 +166,10 @@ def _training(name: str) -> Command:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if several_processes():
+        # threads of gloo have been seen to abort a process that is done while Python takes it down
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

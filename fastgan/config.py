@@ -34,6 +34,11 @@ def first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def several_processes() -> bool:
+    """Return whether ``torchrun`` started this process beside others."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def triton_interpret() -> bool:
     """Return whether Triton kernels are interpreted on the CPU instead of compiled."""
     return os.environ.get("TRITON_INTERPRET") == "1"

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastgan.config import first_process
+from fastgan.config import first_process, several_processes
 from fastgan.train.errors import BadInput, TrainingFailed
 
 _TIMEOUT = timedelta(minutes=10)
@@ -47,7 +47,7 @@ class World:
         if not dist.is_available():
             return cls()
         if not dist.is_initialized():
-            if not _launched():
+            if not several_processes():
                 return cls()
             # messages between the processes themselves go by gloo, which waits for no work of a GPU
             cuda = torch.cuda.is_available() and dist.is_nccl_available()
@@ -166,7 +166,7 @@ def speaks() -> bool:
     """Whether this process is the one of its run that prints."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank() == 0
-    return not _launched() or first_process()
+    return not several_processes() or first_process()
 
 
 def local_device(device: torch.device) -> torch.device:
@@ -179,10 +179,6 @@ def local_device(device: torch.device) -> torch.device:
     device = torch.device("cuda", number)
     torch.cuda.set_device(device)
     return device
-
-
-def _launched() -> bool:
-    return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def _leave() -> None:
