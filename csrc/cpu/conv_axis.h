@@ -54,4 +54,37 @@ inline Axis make_axis(int64_t in, int64_t out, int64_t kernel, int64_t stride, i
   return axis;
 }
 
+// Neighbouring taps of a phase: `step` apart, from `offset` on.
+struct Run {
+  int64_t offset;
+  std::vector<int64_t> kernel;
+};
+
+// The taps of each phase as runs of equal length; empty where they do not fall into such. A gather of k taps with
+// stride s has s runs of k / s taps.
+inline std::vector<std::vector<Run>> runs_of(const Axis& axis) {
+  std::vector<std::vector<Run>> result;
+  size_t length = 0;
+  for (const Phase& phase : axis.phases) {
+    std::vector<Run>& runs = result.emplace_back();
+    for (const Tap& tap : phase.taps) {
+      const auto follows = [&](const Run& run) {
+        return tap.offset == run.offset + int64_t(run.kernel.size()) * axis.step;
+      };
+      const auto run = std::find_if(runs.begin(), runs.end(), follows);
+      if (run != runs.end()) {
+        run->kernel.push_back(tap.kernel);
+      } else {
+        runs.push_back({tap.offset, {tap.kernel}});
+      }
+    }
+    for (const Run& run : runs) {
+      if (length == 0) length = run.kernel.size();
+      if (run.kernel.size() != length) return {};
+    }
+    if (runs.empty() || runs.size() != result[0].size()) return {};
+  }
+  return result;
+}
+
 }  // namespace fastgan

@@ -3,8 +3,10 @@
 // stored.
 #include "cpu/conv_norm_act.h"
 
+#include "cpu/conv_points.h"
 #include "cpu/conv_weights.h"
 #include "cpu/norm_act.h"
+#include "cpu/tasks.h"
 
 namespace fastgan {
 namespace {
@@ -16,6 +18,8 @@ constexpr int64_t kBand = 262144, kCache = 40960;
 constexpr int64_t kFewChannels = 8, kFewColumns = 128;
 // Rows of the product that make reading the weight worth while, and tasks that keep many threads busy.
 constexpr int64_t kLeastRows = 60, kMostRows = 264, kTasks = 32;
+// Tiles of minimal filtering that are multiplied together: all points of them have to stay in the second-level cache.
+constexpr int64_t kTilesTogether = 48;
 
 template <typename T>
 class Forward {
@@ -27,12 +31,16 @@ class Forward {
         h_(axis(0, weight, sizes)),
         w_(axis(1, weight, sizes)),
         overlaps_(sizes.transposed && overlaps(source.image, weight)),
-        width_(overlaps_ ? source.image.width : (w_.positions() - 1) * w_.step + w_.extent),
+        filter_(overlaps_ ? MinimalFilter<T>() : minimal_filter(gemm_, h_, w_, weight, out_.samples)),
+        width_(overlaps_ ? source.image.width : loaded(w_, w_.positions())),
         weights_(overlaps_ ? PackedWeights<T>(weight, scale, gemm_.columns)
+                 : filter_ ? PackedWeights<T>()
                            : PackedWeights<T>(weight, scale, h_, w_, sizes.transposed, width_, gemm_.columns)),
         channels_(out_.channels),
-        columns_(overlaps_ ? channels_ : weights_.panels() * gemm_.columns),
-        product_columns_(weights_.panels() * gemm_.columns),
+        product_(filter_ ? PointProduct<T>(gemm_, filter_, h_, w_, weight, scale, sizes.transposed)
+                         : PointProduct<T>()),
+        columns_(overlaps_ ? channels_ : (channels_ + gemm_.columns - 1) / gemm_.columns * gemm_.columns),
+        product_columns_(filter_ ? columns_ : weights_.panels() * gemm_.columns),
         kernel_width_(weight.size(3)) {
     if (bias.has_value() || activation != Activation::identity) {
       finish_ = PixelLoop<T>(Pass::forward, activation, slope, columns_);
@@ -51,9 +59,7 @@ class Forward {
   void run(T* mean, T* var) {
     const int64_t parts = tasks() * phases();
     std::vector<Moments> moments(mean == nullptr ? 0 : size_t(parts * channels_));
-    at::parallel_for(0, tasks(), 1, [&](int64_t first, int64_t last) {
-      for (int64_t t = first; t < last; ++t) task(t, mean == nullptr ? nullptr : moments.data());
-    });
+    each_task(tasks(), [&](int64_t t) { task(t, mean == nullptr ? nullptr : moments.data()); });
     if (mean == nullptr) return;
     for (int64_t c = 0; c < channels_; ++c) {
       Moments all;
@@ -79,11 +85,19 @@ class Forward {
     return make_axis(in, out, weight.size(2 + d), s.stride[d], s.padding[d], s.dilation[d], s.transposed);
   }
 
+  // Positions that are computed together in each dimension, and input pixels for them.
+  int64_t side() const { return filter_ ? 2 : 1; }
+  int64_t loaded(const Axis& axis, int64_t positions) const {
+    return ((positions + side() - 1) / side() * side() - 1) * axis.step + axis.extent;
+  }
+
   // Samples and positions along the height of a task.
   void choose_block() {
-    const int64_t positions = h_.positions(), across = w_.positions(), samples = out_.samples;
+    const int64_t positions = (h_.positions() + side() - 1) / side(), samples = out_.samples;
+    const int64_t across = (w_.positions() + side() - 1) / side();
     const int64_t row = product_columns_ + std::min(source_.image.channels * w_.step, kDepth);
-    const int64_t most = std::clamp(kCache / row, overlaps_ ? kLeastRows / 3 : kLeastRows, kMostRows);
+    const int64_t most =
+        filter_ ? kTilesTogether : std::clamp(kCache / row, overlaps_ ? kLeastRows / 3 : kLeastRows, kMostRows);
     if (overlaps_ && source_.image.height * source_.image.width == 1) {
       // a sample is one row of the product
       high_ = positions;
@@ -91,7 +105,7 @@ class Forward {
       groups_ = (samples + together_ - 1) / together_;
       return;
     }
-    auto band = [&](int64_t m) { return ((m - 1) * h_.step + h_.extent) * width_ * source_.image.channels; };
+    auto band = [&](int64_t m) { return loaded(h_, m * side()) * width_ * source_.image.channels; };
     high_ = std::clamp<int64_t>(most / across, 1, positions);
     while (high_ > 1 && band(high_) > kBand) --high_;
     bands_ = (positions + high_ - 1) / high_;
@@ -101,15 +115,16 @@ class Forward {
       together_ = std::clamp<int64_t>(std::min(most / (high_ * across), kBand / band(high_)), 1, samples);
       const int64_t wanted = std::max<int64_t>(1, samples / kTasks);
       const int64_t least = (kLeastRows + high_ * across - 1) / (high_ * across);
-      if (!overlaps_) together_ = std::min(together_, std::max(wanted, least));
+      if (!overlaps_ && !filter_) together_ = std::min(together_, std::max(wanted, least));
     }
     groups_ = (samples + together_ - 1) / together_;
+    high_ *= side();
   }
 
   void task(int64_t t, Moments* moments) const {
     const int64_t n0 = t / bands_ * together_, n1 = std::min(n0 + together_, out_.samples);
     const int64_t m0 = t % bands_ * high_, m1 = std::min(m0 + high_, h_.positions());
-    const int64_t rows = (m1 - m0 - 1) * h_.step + h_.extent, c = source_.image.channels;
+    const int64_t rows = loaded(h_, m1 - m0), c = source_.image.channels;
     Block b{n0, n1, m0, 0, m0 * h_.step + h_.origin, rows};
     if (overlaps_) {
       // no zeros around: what lies outside adds nothing
@@ -137,7 +152,9 @@ class Forward {
 
   void phase(size_t p, const Phase& ph, const Phase& pw, const Block& b, const T* band, Moments* moments) const {
     const int64_t count = (b.n1 - b.n0) * b.high * pw.count;
-    T* result = overlaps_ ? add_up(ph, pw, b, band, count) : convolve(weights_.phases[p], pw, b, band, count);
+    T* result = overlaps_ ? add_up(ph, pw, b, band, count)
+                : filter_ ? convolve_tiles(p, pw, b, band, count)
+                          : convolve(weights_.phases[p], pw, b, band, count);
     if (finish_) finish_(count * columns_, result, nullptr, result);
     store(ph, pw, b, result);
     if (moments != nullptr) statistics(result, count, moments);
@@ -210,6 +227,12 @@ class Forward {
     return result;
   }
 
+  T* convolve_tiles(size_t p, const Phase& pw, const Block& b, const T* band, int64_t count) const {
+    T* result = scratch<T, 2>(count * columns_);
+    product_(int64_t(p), {band, b.n1 - b.n0, b.rows, width_, b.high, pw.count}, result);
+    return result;
+  }
+
   void store(const Phase& ph, const Phase& pw, const Block& b, const T* result) const {
     Pixels pixels = out_.pixels(pw.count, w_.out_step);
     // where channels are outermost, 16 streams at a time
@@ -245,8 +268,10 @@ class Forward {
   Image out_;
   Axis h_, w_;
   bool overlaps_;
+  MinimalFilter<T> filter_;
   int64_t width_;
   PackedWeights<T> weights_;
+  PointProduct<T> product_;
   // of a tile of results and of the product
   int64_t channels_, columns_, product_columns_, kernel_width_;
   PixelLoop<T> finish_;

@@ -1,8 +1,8 @@
 // The weight's gradient on the CPU: for each row of the kernel a product of the small tensor's channels and the shifted
 // pixels of the big one, summed over blocks of pixels in a fixed order.
-#include <ATen/Parallel.h>
-
 #include "cpu/conv_norm_act.h"
+#include "cpu/conv_point_gradient.h"
+#include "cpu/tasks.h"
 
 namespace fastgan {
 namespace {
@@ -44,9 +44,7 @@ class WeightGradient {
   void run(Tensor& dw) {
     const int64_t size = part_ * columns_, tasks = rows_ * parts_ * splits_;
     T* sums = scratch<T, 9>(tasks * size);
-    at::parallel_for(0, tasks, 1, [&](int64_t first, int64_t last) {
-      for (int64_t t = first; t < last; ++t) task(t, sums + t * size);
-    });
+    each_task(tasks, [&](int64_t t) { task(t, sums + t * size); });
     const Storage storage = storage_of(dw);
     char* to = static_cast<char*>(dw.mutable_data_ptr());
     const int64_t item = dw.element_size(), channels = small_.image.channels, big = big_.image.channels;
@@ -143,6 +141,24 @@ class WeightGradient {
   int64_t stretches_, panels_, row_columns_, columns_, width_;
 };
 
+template <typename T>
+void weight_gradient(const Source<T>& big, const Source<T>& small, const Sizes& s, Tensor& dw) {
+  const int64_t kh = dw.size(2), kw = dw.size(3);
+  const Gemm<T> loops = gemm<T>();
+  auto axis = [&](size_t d, int64_t in, int64_t out, int64_t kernel) {
+    return make_axis(in, out, kernel, s.stride[d], s.padding[d], s.dilation[d], false);
+  };
+  const Axis h = axis(0, big.image.height, small.image.height, kh), w = axis(1, big.image.width, small.image.width, kw);
+  const MinimalFilter<T> filter = minimal_filter(loops, h, w, dw, small.image.samples);
+  if (filter.taps == 2) {
+    PointGradient<T, 2>(big, small, filter, h, w, kh, kw).run(dw);
+  } else if (filter.taps == 3) {
+    PointGradient<T, 3>(big, small, filter, h, w, kh, kw).run(dw);
+  } else {
+    WeightGradient<T>(big, small, kh, kw, s).run(dw);
+  }
+}
+
 }  // namespace
 
 void conv_norm_act_dw_cpu(const Tensor& x, const Norm& norm, const Tensor& dy, const Mask& mask, Tensor dw,
@@ -151,8 +167,7 @@ void conv_norm_act_dw_cpu(const Tensor& x, const Norm& norm, const Tensor& dy, c
     using T = decltype(zero);
     const Source<T> source = make_source<T>(x, norm, {}), gradient = make_source<T>(dy, {}, mask);
     const Sizes s(sizes);
-    WeightGradient<T>(s.transposed ? gradient : source, s.transposed ? source : gradient, dw.size(2), dw.size(3), s)
-        .run(dw);
+    weight_gradient(s.transposed ? gradient : source, s.transposed ? source : gradient, s, dw);
   });
 }
 

@@ -3,7 +3,12 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <cmath>
+#include <cstdlib>
 #include <vector>
 
 #include "cpu/gemm.h"
@@ -11,12 +16,38 @@
 
 namespace fastgan {
 
+// Memory that grows; in large pages where the system has them: the products walk through it in long strides.
+class Memory {
+ public:
+  Memory() = default;
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory() { std::free(data_); }
+
+  void* at_least(size_t bytes) {
+    if (bytes > size_) {
+      std::free(data_);
+      size_ = (bytes + kPage - 1) / kPage * kPage;
+      data_ = std::aligned_alloc(kPage, size_);
+      TORCH_CHECK(data_ != nullptr, "fastgan: out of memory, ", size_, " bytes were asked for");
+#ifdef __linux__
+      madvise(data_, size_, MADV_HUGEPAGE);
+#endif
+    }
+    return data_;
+  }
+
+ private:
+  static constexpr size_t kPage = size_t(1) << 21;
+  void* data_ = nullptr;
+  size_t size_ = 0;
+};
+
 // Memory of this thread for one purpose; it stays allocated, since fresh pages cost more than the arithmetic.
 template <typename T, int Purpose>
 T* scratch(int64_t elements) {
-  static thread_local std::vector<T> memory;
-  if (int64_t(memory.size()) < elements) memory.resize(size_t(elements));
-  return memory.data();
+  static thread_local Memory memory;
+  return static_cast<T*>(memory.at_least(size_t(elements) * sizeof(T)));
 }
 
 // A tensor (N, C, H, W) by its strides.

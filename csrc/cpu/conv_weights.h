@@ -24,6 +24,7 @@ constexpr int64_t kDepth = 320;
 template <typename T>
 class PackedWeights {
  public:
+  PackedWeights() = default;
   // weight (C_small, C_big, kH, kW), dense; the input has the big channels in a gather, the small ones in a scatter.
   // `width` is that of the loaded rows in pixels.
   PackedWeights(const at::Tensor& weight, T scale, const Axis& h, const Axis& w, bool scatter, int64_t width,
@@ -149,9 +150,9 @@ class PackedWeights {
                      });
   }
 
-  int64_t columns_, in_, out_, panels_;
+  int64_t columns_ = 0, in_ = 0, out_ = 0, panels_ = 0;
   // lives as long as nobody packs another weight in this thread
-  T* memory_;
+  T* memory_ = nullptr;
 };
 
 }  // namespace fastgan

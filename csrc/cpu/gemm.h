@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cpu/span.h"
+#include "cpu/winograd.h"
 
 namespace fastgan {
 
@@ -30,7 +31,15 @@ struct Gemm {
   void (*pack)(int64_t n, const T* from, int64_t stride, T* to);
   // Rounds to the storage and back.
   void (*round)(Storage storage, T* values, int64_t n);
+  // Sums of neighbours at `count` places `step` apart, as many values of each place as a tile has columns or rows, one
+  // place after another; up to kSlack more are read and written.
+  void (*combine_columns)(int64_t count, const T* from, int64_t step, const Terms<T>& terms, T* to);
+  void (*combine_rows)(int64_t count, const T* from, int64_t step, const Terms<T>& terms, T* to);
+  // For kernels of 2 and of 3 taps.
+  Winograd<T> winograd[2];
 };
+
+constexpr int64_t kSlack = 16;
 
 namespace baseline {
 template <typename T>

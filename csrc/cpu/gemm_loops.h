@@ -1,5 +1,7 @@
 // Included once per instruction set by isa_<name>.cpp, which defines FASTGAN_ISA as the namespace, includes half.h in
 // it, and gives the width of a register in FASTGAN_VECTOR_BYTES.
+#include "cpu/winograd_loops.h"
+
 namespace fastgan {
 namespace FASTGAN_ISA {
 
@@ -138,6 +140,9 @@ Gemm<T> gemm() {
       [](Storage storage, T* values, int64_t n) {
         if (storage != Storage::exact) by_storage<T>(storage, [&](auto move) { move.round(values, n); });
       },
+      Combine<T, Tile<T>::kColumns>::any,
+      Combine<T, kTileRows>::any,
+      {MinimalLoops<T, 2>::loops(), MinimalLoops<T, 3>::loops()},
   };
 }
 

@@ -1,0 +1,67 @@
+// Minimal filtering of a convolution, see winograd.h: which convolutions it serves, and how their taps fall into runs.
+#pragma once
+#include "cpu/conv_axis.h"
+#include "cpu/conv_source.h"
+
+namespace fastgan {
+
+// Channels of both tensors, and tiles of the output, from which on minimal filtering pays.
+constexpr int64_t kManyChannels = 32, kManyTiles = 64;
+
+// A tile has two outputs in each dimension.
+inline int64_t tiles_of(int64_t positions) { return (positions + 1) / 2; }
+
+using Runs = std::vector<std::vector<Run>>;
+
+template <typename T>
+struct MinimalFilter {
+  // of each phase; of all convolutions with stride s, those of s x s smaller ones with stride 1
+  Runs h, w;
+  int64_t taps = 0, points = 0;
+  const Winograd<T>* loops = nullptr;
+
+  MinimalFilter() = default;
+  // Serves where both dimensions have runs of 2, or of 3, taps.
+  MinimalFilter(const Gemm<T>& gemm, const Axis& height, const Axis& width) : h(runs_of(height)), w(runs_of(width)) {
+    if (h.empty() || w.empty()) return;
+    const int64_t length = int64_t(h[0][0].kernel.size());
+    if (length != int64_t(w[0][0].kernel.size()) || (length != 2 && length != 3)) return;
+    taps = length, points = length + 1;
+    loops = &gemm.winograd[length - 2];
+  }
+
+  explicit operator bool() const { return loops != nullptr; }
+
+  // Runs of a phase: the same number in all of them.
+  int64_t runs() const { return int64_t(h[0].size() * w[0].size()); }
+
+  template <typename F>
+  void each_phase(F f) const {
+    for (const auto& ph : h) {
+      for (const auto& pw : w) f(ph, pw);
+    }
+  }
+
+  // One channel of the weight, [tap][columns], to its points, `apart` from each other.
+  void transform(const T* block, int64_t columns, int64_t kernel_width, const Run& rh, const Run& rw, T scale, T* to,
+                 int64_t apart) const {
+    const T* g[9];
+    for (int64_t i = 0; i < taps; ++i) {
+      for (int64_t j = 0; j < taps; ++j) {
+        g[i * taps + j] = block + (rh.kernel[size_t(i)] * kernel_width + rw.kernel[size_t(j)]) * columns;
+      }
+    }
+    loops->filter(g, scale, to, apart);
+  }
+};
+
+// Minimal filtering where the product takes the time and is large enough to pay for the larger weight.
+template <typename T>
+MinimalFilter<T> minimal_filter(const Gemm<T>& gemm, const Axis& h, const Axis& w, const at::Tensor& weight,
+                                int64_t samples) {
+  const bool many = std::min(weight.size(0), weight.size(1)) >= kManyChannels;
+  const int64_t tiles = samples * tiles_of(h.positions()) * tiles_of(w.positions());
+  return many && tiles >= kManyTiles ? MinimalFilter<T>(gemm, h, w) : MinimalFilter<T>();
+}
+
+}  // namespace fastgan

@@ -1,0 +1,141 @@
+// Included once per instruction set by gemm_loops.h.
+namespace fastgan {
+namespace FASTGAN_ISA {
+
+template <typename T, int R>
+struct MinimalLoops {
+  using M = Minimal<R>;
+  static constexpr int kPoints = M::kPoints, kLanes = FASTGAN_VECTOR_BYTES / sizeof(T);
+  typedef T Vec __attribute__((vector_size(FASTGAN_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+
+  // sum_j row[j] d[j], where the factors are known when this is compiled
+  template <typename V, typename F, int N>
+  static inline __attribute__((always_inline)) V sum(const F (&row)[N], const V* d) {
+    V v{};
+    bool first = true;
+#pragma GCC unroll 4
+    for (int j = 0; j < N; ++j) {
+      if (row[j] == F(0)) continue;
+      if (row[j] == F(1)) {
+        v = first ? d[j] : v + d[j];
+      } else if (row[j] == F(-1)) {
+        v = first ? -d[j] : v - d[j];
+      } else {
+        v = first ? T(row[j]) * d[j] : v + T(row[j]) * d[j];
+      }
+      first = false;
+    }
+    return v;
+  }
+
+  // to = matrix d matrix^T
+  template <typename V, typename F, int Rows, int N>
+  static inline __attribute__((always_inline)) void both(const F (&matrix)[Rows][N], const V (&d)[N][N],
+                                                         V (&to)[Rows][Rows]) {
+    V half[N][Rows];
+#pragma GCC unroll 4
+    for (int i = 0; i < N; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < Rows; ++j) half[i][j] = sum(matrix[j], d[i]);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < Rows; ++j) {
+      V column[N];
+#pragma GCC unroll 4
+      for (int i = 0; i < N; ++i) column[i] = half[i][j];
+#pragma GCC unroll 4
+      for (int i = 0; i < Rows; ++i) to[i][j] = sum(matrix[i], column);
+    }
+  }
+
+  template <typename V>
+  static inline __attribute__((always_inline)) void input_of(const T* from, int64_t row, int64_t column, T* to,
+                                                             int64_t stride) {
+    V d[kPoints][kPoints], v[kPoints][kPoints];
+#pragma GCC unroll 4
+    for (int i = 0; i < kPoints; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < kPoints; ++j) d[i][j] = *reinterpret_cast<const V*>(from + i * row + j * column);
+    }
+    both(M::kInput, d, v);
+#pragma GCC unroll 4
+    for (int i = 0; i < kPoints; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < kPoints; ++j) *reinterpret_cast<V*>(to + (i * kPoints + j) * stride) = v[i][j];
+    }
+  }
+
+  static void input(int64_t n, const T* from, int64_t row, int64_t column, T* to, int64_t stride) {
+    int64_t c = 0;
+    for (; c + kLanes <= n; c += kLanes) input_of<Vec>(from + c, row, column, to + c, stride);
+    for (; c < n; ++c) input_of<T>(from + c, row, column, to + c, stride);
+  }
+
+  // n is a multiple of the columns of a tile of the product
+  static void output(int64_t n, const T* from, int64_t stride, T* to, int64_t row, int64_t column, int64_t rows,
+                     int64_t columns) {
+    for (int64_t c = 0; c < n; c += kLanes) {
+      Vec m[kPoints][kPoints], y[2][2];
+#pragma GCC unroll 4
+      for (int i = 0; i < kPoints; ++i) {
+#pragma GCC unroll 4
+        for (int j = 0; j < kPoints; ++j)
+          m[i][j] = *reinterpret_cast<const Vec*>(from + (i * kPoints + j) * stride + c);
+      }
+      both(M::kOutput, m, y);
+      for (int64_t i = 0; i < rows; ++i) {
+        for (int64_t j = 0; j < columns; ++j) *reinterpret_cast<Vec*>(to + i * row + j * column + c) = y[i][j];
+      }
+    }
+  }
+
+  static void filter(const T* const* g, T scale, T* to, int64_t stride) {
+    for (int64_t c = 0; c < 2 * kLanes; c += kLanes) {
+      Vec taps[R][R], w[kPoints][kPoints];
+#pragma GCC unroll 3
+      for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 3
+        for (int j = 0; j < R; ++j) taps[i][j] = scale * *reinterpret_cast<const Vec*>(g[i * R + j] + c);
+      }
+      both(M::kFilter, taps, w);
+#pragma GCC unroll 4
+      for (int i = 0; i < kPoints; ++i) {
+#pragma GCC unroll 4
+        for (int j = 0; j < kPoints; ++j) *reinterpret_cast<Vec*>(to + (i * kPoints + j) * stride + c) = w[i][j];
+      }
+    }
+  }
+
+  static Winograd<T> loops() { return {input, output, filter}; }
+};
+
+// Values at `count` places `step` apart, each a sum of terms, `Width` values of each place one after another; writes
+// up to a register more, and reads that much.
+template <typename T, int Width>
+struct Combine {
+  static constexpr int kLanes = FASTGAN_VECTOR_BYTES / sizeof(T), kVectors = (Width + kLanes - 1) / kLanes;
+  typedef T Vec __attribute__((vector_size(FASTGAN_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+
+  template <int Count>
+  static void run(int64_t count, const T* from, int64_t step, const Terms<T>& terms, T* to) {
+    for (int64_t i = 0; i < count; ++i, from += step, to += Width) {
+#pragma GCC unroll 2
+      for (int k = 0; k < kVectors; ++k) {
+        Vec v = terms.factor[0] * *reinterpret_cast<const Vec*>(from + terms.offset[0] + k * kLanes);
+#pragma GCC unroll 4
+        for (int t = 1; t < Count; ++t) {
+          v += terms.factor[t] * *reinterpret_cast<const Vec*>(from + terms.offset[t] + k * kLanes);
+        }
+        *reinterpret_cast<Vec*>(to + k * kLanes) = v;
+      }
+    }
+  }
+
+  static void any(int64_t count, const T* from, int64_t step, const Terms<T>& terms, T* to) {
+    const auto f = terms.count == 4 ? run<4> : terms.count == 2 ? run<2> : run<1>;
+    f(count, from, step, terms, to);
+  }
+};
+
+}  // namespace FASTGAN_ISA
+}  // namespace fastgan

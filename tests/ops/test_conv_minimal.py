@@ -1,0 +1,71 @@
+"""Convolutions that native runs by minimal filtering: many channels, and kernels of 2 or 3 taps a stride."""
+
+from itertools import product
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fastgan.nn.functional import conv_norm_act, conv_transpose_norm_act
+from fastgan.testing import random_values
+
+from . import bodies
+from .common import check
+from .conv_cases import FORMATS
+from .conv_stem import STEM, ConvCase
+from .grid import DTYPES, NATIVE
+
+pytestmark = [
+    pytest.mark.skipif(not NATIVE, reason="native was not tested here"),
+    pytest.mark.parametrize("backend", ["native"], indirect=True),
+]
+
+# shape, channels of the result, kernel, stride, padding; odd sizes, and channels that no vector or block divides
+SIZES = (
+    ((4, 32, 16, 16), 33, (4, 4), (2, 2), (1, 1)),
+    ((5, 65, 15, 13), 40, (4, 4), (2, 2), (2, 0)),
+    ((17, 130, 4, 4), 35, (4, 4), (2, 2), (1, 1)),
+    ((3, 33, 11, 14), 150, (3, 3), (1, 1), (1, 1)),
+    ((64, 32, 3, 3), 32, (3, 3), (1, 1), (0, 0)),
+    ((6, 40, 7, 9), 36, (2, 2), (1, 1), (0, 1)),
+    ((6, 34, 13, 9), 32, (4, 2), (2, 1), (1, 0)),
+    ((9, 37, 12, 12), 33, (6, 6), (2, 2), (2, 2)),
+    ((4, 32, 19, 17), 48, (6, 9), (3, 3), (2, 4)),
+)
+CASES = [
+    ConvCase(*size, transposed=transposed, dtype=dtype, lazy=lazy, layout=FORMATS[i % 2],
+             cotangents=FORMATS[(i + lazy) % 2], activation="silu", after="tanh" if lazy else "identity", bias=lazy)
+    for i, (size, transposed, lazy) in enumerate(product(SIZES, (False, True), (False, True)))
+    for dtype in (DTYPES if i % 8 == 1 else (torch.float32, torch.float64))
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_all_orders(backend, case):
+    for order in range(3):
+        check(STEM, case, "cpu", order)
+
+
+@pytest.mark.parametrize("case", CASES[::5], ids=str)
+def test_same_bits_again_for_any_number_of_threads(backend, case, threads):
+    bodies.check_repeatable(STEM, case, "cpu", "native", threads)
+
+
+@pytest.mark.parametrize("case", CASES[::5], ids=str)
+def test_every_value_is_written(backend, case, nan_in_new_memory):
+    bodies.check_every_value_written(STEM, case, "cpu")
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")], ids=str)
+@pytest.mark.parametrize("transposed", [False, True], ids=["conv", "transposed"])
+@pytest.mark.parametrize("size", [(4, 2, 1), (3, 1, 1)], ids=["k4s2", "k3s1"])
+def test_what_is_not_finite_reaches_no_further_than_in_torch(backend, size, transposed, value):
+    kernel, stride, padding = size
+    x = random_values((2, 32, 14, 14), 0)
+    x[1, 3, 6, 7] = value
+    weight = random_values((32, 32, kernel, kernel), 1)
+    stock, ours = (F.conv_transpose2d, conv_transpose_norm_act) if transposed else (F.conv2d, conv_norm_act)
+    expected = stock(x, weight, None, stride, padding)
+    got = ours(x, weight, stride=stride, padding=padding, norm=False, activation="identity")
+    assert torch.equal(got.isfinite(), expected.isfinite())
+    torch.testing.assert_close(got[got.isfinite()], expected[got.isfinite()], atol=1e-11, rtol=1e-11)
