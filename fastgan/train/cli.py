@@ -16,7 +16,7 @@ from fastgan.train.config import PRESETS, TrainConfig, merge, parse_settings
 from fastgan.train.distributed import speaks
 from fastgan.train.errors import BadInput, TrainingFailed, require_extra
 from fastgan.train.evaluate import evaluate_run, inputs_of
-from fastgan.train.film import write_film
+from fastgan.train.film import sample_grids, write_film
 from fastgan.train.images import make_grid, save_png
 from fastgan.train.report import write_report
 from fastgan.train.run_dir import RunDir
@@ -143,8 +143,8 @@ def _say_what_is_there(out: Path, result: FitResult) -> None:
         print(f"stopped by {name} after step {result.step} and saved; go on with: {resume_command(out)}")
     else:
         print(f"done, {result.step} steps; measurements are in {RunDir(out).metrics}")
-    pictures = sorted(RunDir(out).samples.glob("*.png"))
-    print(f"pictures are in {RunDir(out).samples}, the last one is {pictures[-1]}")
+    _, last = sample_grids(RunDir(out))[-1]
+    print(f"pictures are in {RunDir(out).samples}, the last one is {last}")
 
 
 def _step(args: Namespace) -> int | None:

@@ -16,6 +16,7 @@ from fastgan.train.callbacks import Callback
 from fastgan.train.checkpoint import checkpoint_steps, describe, save_checkpoint
 from fastgan.train.command import command_line
 from fastgan.train.errors import BadInput, TrainingFailed, require_extra
+from fastgan.train.files import step_file
 from fastgan.train.film import write_film
 from fastgan.train.images import make_grid, save_png
 from fastgan.train.report import write_report
@@ -128,7 +129,7 @@ class Keeper:
         if self.trainer.step % self.config.sample_every == 0:
             self.trainer.watch.sampled(images)
         if self.run:
-            path = self.run.samples / f"step_{self.trainer.step:06d}.png"
+            path = step_file(self.run.samples, self.trainer.step, ".png")
             save_png(make_grid(self.trainer.recipe.picture(self.trainer.fixed, images)), path)
             self._tell("sampled", path)
 
