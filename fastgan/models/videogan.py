@@ -100,7 +100,6 @@ class VideoGAN(Recipe):
 
     name = "videogan"
     image_sizes = (32, 64)
-    needs_clips = True
 
     def __init__(self, setup: Setup, frames: int = 8) -> None:
         super().__init__(setup)

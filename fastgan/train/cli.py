@@ -45,7 +45,6 @@ def guarded(command: Callable[[Namespace], int], args: Namespace) -> int:
 
 def train(args: Namespace) -> int:
     """Start or resume a run; 0 when it is done, 128 + the signal's number when a signal stopped it."""
-    require_extra("PIL", "tqdm", "tomli_w")
     given = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
     trainer = _resume(args, given) if args.resume is not None else _start(args, given)
     if trainer.world.first:

@@ -15,7 +15,7 @@ from fastgan.train.best import Best, best_step
 from fastgan.train.callbacks import Callback
 from fastgan.train.checkpoint import checkpoint_steps, describe, save_checkpoint
 from fastgan.train.command import command_line
-from fastgan.train.errors import BadInput, TrainingFailed, require_extra
+from fastgan.train.errors import BadInput, TrainingFailed
 from fastgan.train.files import step_file
 from fastgan.train.film import write_film
 from fastgan.train.images import make_grid, save_png
@@ -40,8 +40,6 @@ class Keeper:
     def __init__(self, trainer: Trainer, callbacks: Sequence[Callback]) -> None:
         config = trainer.config
         self.trainer, self.run, self.config = trainer, trainer.run, config
-        if self.run:
-            require_extra("matplotlib", "jinja2")
         self.callbacks = list(callbacks) if trainer.world.first else []
         if self.run and config.tensorboard:
             self.callbacks.append(TensorBoard())
@@ -94,7 +92,7 @@ class Keeper:
                 self._save_checkpoint()
 
     def end(self, result: FitResult) -> None:
-        """The checkpoint of a step that a signal stopped at, film and report."""
+        """The checkpoint of a step that a signal stopped at."""
         with self._together():
             if result.signum and result.step not in (checkpoint_steps(self.run.checkpoints) if self.run else []):
                 self._save_checkpoint()
