@@ -8,7 +8,6 @@ passes and not by DistributedDataParallel, whose hooks do not see ``torch.autogr
 from __future__ import annotations
 
 import atexit
-import os
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastgan.config import first_process, several_processes
+from fastgan.config import first_process, local_rank, several_processes
 from fastgan.train.errors import BadInput, TrainingFailed
 
 _TIMEOUT = timedelta(minutes=10)
@@ -171,9 +170,10 @@ def speaks() -> bool:
 
 def local_device(device: torch.device) -> torch.device:
     """The CUDA device of this process under ``torchrun``; any other device as it is. Raises BadInput for too few."""
-    if device.type != "cuda" or "LOCAL_RANK" not in os.environ:
+    number = local_rank()
+    if device.type != "cuda" or number is None:
         return device
-    number, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    count = torch.cuda.device_count()
     if number >= count:
         raise BadInput(f"each process needs a CUDA device of its own, and there are {count} on this machine")
     device = torch.device("cuda", number)
