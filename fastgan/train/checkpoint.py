@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import fastgan
-from fastgan.train.errors import BadInput
+from fastgan.train.errors import BadInput, first_line
 from fastgan.train.files import replacing, step_file, step_files
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def load_checkpoint(directory: Path, step: int | None = None) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise BadInput(f"{path} cannot be read{_way_back(steps, path)}: {_first_line(error)}") from None
+        raise BadInput(f"{path} cannot be read{_way_back(steps, path)}: {first_line(error)}") from None
     if not isinstance(state, dict) or not state.keys() >= _NEEDED or not isinstance(state["format"], int):
         raise BadInput(f"{path} is no checkpoint of this version of fastgan ({fastgan.__version__})")
     if state["format"] > _FORMAT:
@@ -108,7 +108,3 @@ def fitting(directory: Path) -> Iterator[None]:
 def _way_back(steps: list[int], path: Path) -> str:
     before = [step for step in steps if checkpoint_path(path.parent, step) != path]
     return f", remove it to go on from step {before[-1]}" if before else ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
