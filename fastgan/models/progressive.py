@@ -167,6 +167,7 @@ class Progressive(Recipe):
 
     name = "progressive"
     image_sizes = (8, 16, 32, 64, 128)
+    grows = True
 
     def __init__(
         self, setup: Setup, grow_every: int = 300, pixel_norm: bool = False, minibatch_stddev: bool = True

@@ -68,6 +68,8 @@ class Recipe(ABC):
     needs_data: ClassVar[bool] = False
     # the data are clips (N, C, T, H, W) of so many frames T; 0: images
     clip_length: int = 0
+    # what the networks compute changes in ``advance``
+    grows: ClassVar[bool] = False
     # images of a second set lie behind those of the first: (N, 2C, H, W)
     needs_second_set: ClassVar[bool] = False
 
