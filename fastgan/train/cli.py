@@ -98,8 +98,7 @@ def evaluate(args: Namespace) -> int:
 def report(args: Namespace) -> int:
     """Write report.html and the film of a run's samples anew."""
     run = RunDir(args.run)
-    if not run.config.exists():
-        raise BadInput(f"{args.run} holds no run: there is no {run.config.name} in it")
+    run.check_there()
     film = write_film(run, args.film)
     print(f"the report is {write_report(run)}" + (f", the film of its samples {film}" if film else ""))
     return 0
