@@ -1,11 +1,14 @@
-"""Writes the README's tables and the plots in docs/ from the committed results: ``python -m benchmarks.report``."""
+"""Writes the README's tables, that of docs/training.md and the plots in docs/ from the committed results.
+
+``python -m benchmarks.report``
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from benchmarks import old_tables, results, table
+from benchmarks import old_tables, results, scores, table
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- {suite}: made by python -m benchmarks.report -->", "<!-- end -->"
@@ -75,16 +78,26 @@ def readme(text: str) -> str:
         if begin not in text:
             head, tail = text.rsplit(END, 1)
             text = f"{head}{END}\n\n{begin}\n{END}{tail}"
-        before, rest = text.split(begin)
-        text = before + begin + "\n" + block + "\n" + END + rest.split(END, 1)[1]
+        text = _put(text, name, block)
     return text
+
+
+def training(text: str) -> str:
+    """The text of docs/training.md with its table of scores made anew."""
+    return _put(text, "scores", scores.block())
+
+
+def _put(text: str, name: str, block: str) -> str:
+    begin = BEGIN.format(suite=name)
+    before, rest = text.split(begin)
+    return before + begin + "\n" + block + "\n" + END + rest.split(END, 1)[1]
 
 
 def main() -> None:
     from benchmarks import plots
 
-    path = ROOT / "README.md"
-    path.write_text(readme(path.read_text()))
+    for path, made in ((ROOT / "README.md", readme), (ROOT / "docs" / "training.md", training)):
+        path.write_text(made(path.read_text()))
     for name, svg in plots.drawn(committed()).items():
         (ROOT / "docs" / name).write_text(svg)
 
