@@ -9,6 +9,7 @@ import torch
 
 from fastgan.models import MODELS
 from fastgan.models.layers import NORMS
+from fastgan.nn.gradient_penalty import KINDS
 from fastgan.train.augment import POLICIES
 from fastgan.train.errors import BadInput
 from fastgan.train.losses import LOSSES
@@ -22,7 +23,7 @@ LEAST_TRUNCATION = 0.01
 _CHOICES = {
     "loss": tuple(LOSSES),
     "norm": tuple(NORMS),
-    "penalty": ("none", "wgan-gp", "wgan-lp", "dragan", "r1", "r2", "r1+r2"),
+    "penalty": ("none", *KINDS, "r1+r2"),
     "optimizer": ("adam", "rmsprop"),
     "lr_schedule": ("constant", "linear", "cosine"),
     "device": ("auto", "cpu", "cuda"),
