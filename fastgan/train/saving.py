@@ -94,7 +94,7 @@ class Keeper:
     def end(self, result: FitResult) -> None:
         """The checkpoint of a step that a signal stopped at."""
         with self._together():
-            if result.signum and result.step not in (checkpoint_steps(self.run.checkpoints) if self.run else []):
+            if result.signum and result.step not in self._saved():
                 self._save_checkpoint()
             self._tell("ended", result)
 
@@ -114,7 +114,7 @@ class Keeper:
 
     def diverged(self, what: str) -> str:
         """What to say when ``what`` is no longer finite."""
-        steps = checkpoint_steps(self.run.checkpoints) if self.run else []
+        steps = self._saved()
         kept = f"; the last good checkpoint is that of step {steps[-1]}" if steps else ""
         advice = "try smaller g_lr and d_lr, clip_grad=1" + (
             "" if self.config.dtype == "float32" else ", dtype float32"
@@ -145,8 +145,11 @@ class Keeper:
             raise BadInput(self._unwritten(error)) from None
         self._tell("saved", path)
 
+    def _saved(self) -> list[int]:
+        return checkpoint_steps(self.run.checkpoints) if self.run else []
+
     def _unwritten(self, error: OSError) -> str:
-        steps = checkpoint_steps(self.run.checkpoints) if self.run else []
+        steps = self._saved()
         there = f"those of steps {', '.join(map(str, steps))} are there" if steps else "there is none yet"
         return f"the checkpoint of step {self.trainer.step} cannot be written ({error.strerror or error}); {there}"
 
