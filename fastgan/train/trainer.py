@@ -200,8 +200,6 @@ class Trainer:
 
     def _batch(self) -> Batch:
         batch = self.recipe.batch(*self.data.next(), self._random)
-        if self.world.size == 1:
-            return batch
         share = self.world.share
         return Batch(share(batch.real), tuple(map(share, batch.inputs)), tuple(map(share, batch.given)))
 
