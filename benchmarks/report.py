@@ -1,4 +1,7 @@
-"""Writes the README's tables and the plots in docs/ from the committed results: ``python -m benchmarks.report``."""
+"""Writes the tables of the README and of docs/performance.md, and the plots in docs/, from the committed results.
+
+``python -m benchmarks.report``
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Any
 from benchmarks import old_tables, results, table
 
 ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = (ROOT / "README.md", DOCS / "performance.md")
 BEGIN, END = "<!-- {suite}: made by python -m benchmarks.report -->", "<!-- end -->"
 TITLES = {
     "step": "A whole training step; images a second are real images.",
@@ -68,9 +73,36 @@ def blocks() -> dict[str, str]:
     return {name: "\n\n".join(parts) for name, parts in found.items()}
 
 
-def readme(text: str) -> str:
-    """The README's text with its tables made anew; the table of a suite that has none comes after the others."""
-    for name, block in {**old_tables.blocks(), **blocks()}.items():
+def lost() -> str:
+    """A Markdown table of all rows in which the best stock provider is better."""
+    rows = old_tables.ratios()
+    for _, result in committed():
+        where = f"{result['suite']}, {result['dtype']}, {result['device']}"
+        for each in table.best(result["rows"]):
+            case = f"{each.case}, {each.direction}" + (f", batch {each.batch}" if each.batch else "")
+            rows.append((where, case, each.stock["provider"], each.ours["provider"], each.ratio))
+    lines = [
+        f"| {' | '.join(names)} | {ratio:.2f} |"
+        for *names, ratio in sorted(rows, key=lambda row: row[-1])
+        if round(ratio, 2) < 1
+    ]
+    head = ["| table | row | best stock | best fastgan | ratio |", "| --- | --- | --- | --- | ---: |"]
+    return "\n".join(head + lines) if lines else "No row."
+
+
+def shown_plots() -> str:
+    """The plots in docs/, for a page there."""
+    return "\n".join(f"![{path.stem}]({path.name})" for path in sorted(DOCS.glob("bench-*.svg")))
+
+
+def page(text: str) -> str:
+    """The text of a page with its tables made anew; the table of a suite that has none comes after the others.
+
+    What no suite has, the rows that lose and the plots, is for pages with a place for it.
+    """
+    more = {"lost": lost(), "plots": shown_plots()}
+    there = {name: block for name, block in more.items() if BEGIN.format(suite=name) in text}
+    for name, block in {**old_tables.blocks(), **blocks(), **there}.items():
         begin = BEGIN.format(suite=name)
         if begin not in text:
             head, tail = text.rsplit(END, 1)
@@ -83,10 +115,10 @@ def readme(text: str) -> str:
 def main() -> None:
     from benchmarks import plots
 
-    path = ROOT / "README.md"
-    path.write_text(readme(path.read_text()))
     for name, svg in plots.drawn(committed()).items():
-        (ROOT / "docs" / name).write_text(svg)
+        (DOCS / name).write_text(svg)
+    for path in PAGES:
+        path.write_text(page(path.read_text()))
 
 
 if __name__ == "__main__":
