@@ -12,6 +12,7 @@ project = "fastgan"
 release = fastgan.__version__
 html_theme = "furo"
 html_title = f"fastgan {release}"
+html_show_copyright = False
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"

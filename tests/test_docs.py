@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from nn.parallel import in_two_processes
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("csrc/*.md")])
@@ -73,27 +75,52 @@ def test_links_lead_somewhere(page):
 
 def test_every_page_is_in_the_contents():
     contents = re.search(r"toctree}(.*?)```", (ROOT / "docs/index.md").read_text(), re.S)[1].split()
-    assert {path.stem for path in PAGES if path.parent.name == "docs"} - {"index"} <= set(contents)
+    assert {path.stem for path in PAGES if path.parent == ROOT / "docs"} - {"index"} <= set(contents)
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: next(line for line in block.splitlines() if line)[:40])
-def test_migration(block, monkeypatch, capsys):
-    code = compile(block, "docs/migration.md", "exec")
-    if block.startswith("# needs "):
-        return
-    # inductor would take a minute; tests/nn/test_compile_training.py has it
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+def run(block, part=slice(None)):
+    """Run a block of docs/migration.md after the first one, on a part of its batch; return the names it leaves."""
     torch.manual_seed(0)
     names = {}
     exec(compile(SETUP, "docs/migration.md", "exec"), names)
-    exec(code, names)
+    names["real"], names["latents"] = names["real"][part], names["latents"][part]
+    exec(compile(block, "docs/migration.md", "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[0][:40])
+def test_migration(block, monkeypatch, capsys):
+    if block.startswith("#"):
+        assert block.startswith(("# needs several processes\n", "# needs a GPU\n"))
+        compile(block, "docs/migration.md", "exec")
+        return
+    # inductor would take a minute; tests/nn/test_compile_training.py has it
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    run(block)
     torch.compiler.reset()
     assert "print(" not in block or "fused" in capsys.readouterr().out
 
 
-def test_what_cannot_run_here_says_so():
-    assert [block.splitlines()[0] for block in BLOCKS if block.startswith("#")] == [
-        "# needs several processes",
-        "# needs several processes",
-        "# needs a GPU",
-    ]
+PARALLEL = [block for block in BLOCKS if block.startswith("# needs several processes")]
+HALVES = slice(0, 2), slice(2, 4)
+
+
+def gradients(block, part):
+    return [p.grad for p in run(block, part)["critic"].parameters()]
+
+
+def process(rank):
+    # there is a process group already
+    dist.init_process_group = lambda backend: None
+    return [gradients(block, HALVES[rank]) for block in PARALLEL]
+
+
+def test_migration_to_two_processes(tmp_path):
+    """Each has the mean of the gradients that one process has for each half."""
+    found = in_two_processes(process, tmp_path)
+    assert len(PARALLEL) == 2
+    for i, block in enumerate(PARALLEL):
+        alone = re.sub(r"DistributedDataParallel(?=\()|^dist.init.*|^for (.*\n)+", "", block, flags=re.M)
+        for got, *halves in zip(found[0][i], *(gradients(alone, half) for half in HALVES), strict=True):
+            torch.testing.assert_close(got, sum(halves) / 2)
+        assert all(map(torch.equal, found[0][i], found[1][i]))
