@@ -1,6 +1,6 @@
 """Tables of the files that were measured before ``fastgan bench`` was there, in a format of their own.
 
-Such a file, its name below and its block of the README go when the machine is measured again.
+Such a file, its name below and its blocks of the README and docs/performance.md go when the machine is measured again.
 """
 
 from __future__ import annotations
