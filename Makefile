@@ -10,7 +10,7 @@ PARALLEL = -n auto --maxprocesses 8
 STAMP = $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.installed,build/.inplace)
 NATIVE = setup.py $(wildcard csrc/*.* csrc/*/*.*)
 
-.PHONY: build browser train test test-plain test-triton test-aot test-gpu gpu lint format bench clean
+.PHONY: build browser train test test-plain test-triton test-aot test-gpu gpu lint format bench docs clean
 .DELETE_ON_ERROR:
 
 build: $(STAMP)
@@ -66,6 +66,9 @@ gpu: test-gpu
 
 bench: build
 	$(PY) -m fastgan bench --quick
+
+docs: build
+	$(PY) -m sphinx -q -b html -W --keep-going docs build/docs
 
 clean:
 	rm -rf build $(VENV) *.egg-info fastgan/_C*.so fastgan/_build.json

@@ -10,13 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks import cases, timing
+from fastgan.info import version
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,13 +36,6 @@ def folder(device: str) -> str:
     """Return the name of the directory of a machine's results."""
     title = name(device) if device == "cuda" else f"{name(device)} {os.cpu_count()} cores"
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _run(*command: str) -> str | None:
@@ -71,10 +64,10 @@ def header(suite: str, dtype: torch.dtype, device: str) -> dict[str, Any]:
         "cores": os.cpu_count() or 1,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "triton": _version("triton"),
+        "triton": version("triton"),
         "cudnn": torch.backends.cudnn.version() if cuda else None,
         "onednn": torch.backends.mkldnn.is_available(),
-        "jax": _version("jax"),
+        "jax": version("jax"),
         "git": _commit(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(["fastgan", *sys.argv[1:]]),

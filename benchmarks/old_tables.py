@@ -1,6 +1,6 @@
 """Tables of the files that were measured before ``fastgan bench`` was there, in a format of their own.
 
-Such a file, its name below and its block of the README go when the machine is measured again.
+Such a file, its name below and its blocks of the README and docs/performance.md go when the machine is measured again.
 """
 
 from __future__ import annotations
@@ -107,4 +107,21 @@ def blocks() -> dict[str, str]:
                 about = f"{result['threads']} threads, torch {result['torch']}, {result['date'][:10]}"
                 parts.append(f"{what} {result['device']}, {about}, `{result['command']}`:\n\n{table(result)}")
         found[suite] = "\n\n".join(parts)
+    return found
+
+
+def ratios() -> list[tuple[str, str, str, str, float]]:
+    """Return (file, case, best stock provider, best of ours, ratio) of each case."""
+    found = []
+    for name in FILES:
+        result = json.loads((FOLDER / name).read_text())
+        cases: dict[str, dict[str, float]] = {}
+        for row in result["rows"]:
+            parts = [row["layer"]["name"]] if "layer" in row else []
+            parts += [row[key] for key in ("case", "shape", "dtype", "layout", "direction") if key in row]
+            if "p50_ms" in row:
+                cases.setdefault(", ".join(map(str, parts)), {})[row["provider"]] = row["p50_ms"]
+        for case, ms in cases.items():
+            stock, ours = (min((p for p in ms if ("fastgan" in p) == side), key=ms.__getitem__) for side in (0, 1))
+            found.append((f"{name.split('.')[0]}, {result['device']}", case, stock, ours, ms[stock] / ms[ours]))
     return found

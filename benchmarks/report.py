@@ -1,13 +1,18 @@
-"""Writes the README's tables and the plots in docs/ from the committed results: ``python -m benchmarks.report``."""
+"""Writes the tables of the README and of docs/, and the plots there, from the committed results.
+
+``python -m benchmarks.report``
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import old_tables, results, table
+from benchmarks import old_tables, results, scores, table
 
 ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 BEGIN, END = "<!-- {suite}: made by python -m benchmarks.report -->", "<!-- end -->"
 TITLES = {
     "step": "A whole training step; images a second are real images.",
@@ -57,20 +62,51 @@ def _reasons(rows: list[dict[str, Any]]) -> list[str]:
     return ["", "Not measured: " + "; ".join(said) + "."] if said else []
 
 
-def blocks() -> dict[str, str]:
-    """What the README says of each suite that was measured, by the name of its block."""
+def suites() -> dict[str, str]:
+    """What is said of each suite that was measured, by the name of its block."""
     found: dict[str, list[str]] = {}
     for _, result in committed():
         machine = f"{result['device']}, {result['threads']} threads, torch {result['torch']}, {result['date'][:10]}"
         partly = "" if result["complete"] else " Part of the suite."
         head = f"{TITLES[result['suite']]}{partly} {result['dtype']}, {machine}, `{result['command']}`:"
         found.setdefault(f"bench {result['suite']}", []).append(f"{head}\n\n{suite_table(result)}")
-    return {name: "\n\n".join(parts) for name, parts in found.items()}
+    return {**old_tables.blocks(), **{name: "\n\n".join(parts) for name, parts in found.items()}}
 
 
-def readme(text: str) -> str:
-    """The README's text with its tables made anew; the table of a suite that has none comes after the others."""
-    for name, block in {**old_tables.blocks(), **blocks()}.items():
+def lost() -> str:
+    """A Markdown table of all rows in which the best stock provider is better."""
+    rows = old_tables.ratios()
+    for _, result in committed():
+        where = f"{result['suite']}, {result['dtype']}, {result['device']}"
+        for each in table.best(result["rows"]):
+            case = f"{each.case}, {each.direction}" + (f", batch {each.batch}" if each.batch else "")
+            rows.append((where, case, each.stock["provider"], each.ours["provider"], each.ratio))
+    lines = [
+        f"| {' | '.join(names)} | {ratio:.2f} |"
+        for *names, ratio in sorted(rows, key=lambda row: row[-1])
+        if round(ratio, 2) < 1
+    ]
+    head = ["| table | row | best stock | best fastgan | ratio |", "| --- | --- | --- | --- | ---: |"]
+    return "\n".join(head + lines) if lines else "No row."
+
+
+def shown_plots() -> str:
+    """The plots in docs/, for a page there."""
+    return "\n".join(f"![{path.stem}]({path.name})" for path in sorted(DOCS.glob("bench-*.svg")))
+
+
+# the pages, and what makes the blocks of each by their names
+PAGES: dict[Path, Callable[[], dict[str, str]]] = {
+    ROOT / "README.md": suites,
+    DOCS / "performance.md": lambda: {"lost": lost(), "plots": shown_plots(), **suites()},
+    DOCS / "training.md": lambda: {"scores": scores.block()},
+}
+
+
+def page(path: Path) -> str:
+    """The text of one of PAGES with its blocks made anew; a block that has no place comes after the others."""
+    text = path.read_text()
+    for name, block in PAGES[path]().items():
         begin = BEGIN.format(suite=name)
         if begin not in text:
             head, tail = text.rsplit(END, 1)
@@ -83,10 +119,10 @@ def readme(text: str) -> str:
 def main() -> None:
     from benchmarks import plots
 
-    path = ROOT / "README.md"
-    path.write_text(readme(path.read_text()))
     for name, svg in plots.drawn(committed()).items():
-        (ROOT / "docs" / name).write_text(svg)
+        (DOCS / name).write_text(svg)
+    for path in PAGES:
+        path.write_text(page(path))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from benchmarks import table
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 MAX_BYTES = 16 << 20
@@ -20,6 +22,11 @@ def write(path: Path, result: dict[str, Any]) -> None:
     text = json.dumps(result, indent=1) + "\n"
     if len(text) > MAX_BYTES:
         raise ValueError(f"{path} would have {len(text)} bytes, more than 16 MiB")
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, and the directories it lies in; it appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
@@ -77,6 +84,6 @@ def _pair(old: dict[str, Any], new: dict[str, Any]) -> tuple[float, str] | None:
         return None
     if new["status"] != "ok":
         return float("inf"), f"{new['status']}: {new['reason']}"
-    field, unit = ("p50_ms", "ms") if "p50_ms" in new else ("kept_bytes", "bytes")
-    ratio = new[field] / old[field]
-    return ratio, f"{ratio:5.2f}x  {old[field]} to {new[field]} {unit}"
+    before, after = table.value(old), table.value(new)
+    ratio = after / before
+    return ratio, f"{ratio:5.2f}x  {before} to {after} {'ms' if 'p50_ms' in new else 'bytes'}"

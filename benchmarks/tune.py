@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from torch import nn
 
 import fastgan
-from benchmarks import cases, machine, networks, timing
+from benchmarks import cases, machine, networks, results, timing
 from benchmarks.run import Settings
 from fastgan.backends.triton import tuning
 
@@ -76,10 +75,7 @@ def write(path: Path) -> None:
         f'  "{name}": [\n' + ",\n".join(f"    {json.dumps(row)}" for row in table) + "\n  ]"
         for name, table in (("configs", rows), ("measured", winners))
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("{\n" + text + "\n}\n")
-    os.replace(temporary, path)
+    results.write_text(path, "{\n" + text + "\n}\n")
 
 
 def _row(key: tuning.Key) -> dict[str, Any]:

@@ -7,8 +7,10 @@ import os
 VARIABLES = {
     "FASTGAN_BACKEND": "backend for every op: auto (default), reference, native or triton",
     "FASTGAN_BUILD": "what setup.py builds: cpu, cuda or none; default cuda where a CUDA torch and nvcc are, else cpu",
+    "LOCAL_RANK": "number of this process among those of torchrun on this machine, and of its CUDA device",
     "RANK": "number of this process among those of torchrun, which sets it; 0 speaks",
     "TRITON_INTERPRET": "1 runs Triton kernels on CPU tensors, slowly, for tests; read when Python starts",
+    "WORLD_SIZE": "number of processes of torchrun, which sets it",
 }
 BACKENDS = ("auto", "reference", "native", "triton")
 
@@ -32,6 +34,12 @@ def backend() -> str:
 def first_process() -> bool:
     """Return whether this process has rank 0 among those of ``torchrun``, or is alone."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def local_rank() -> int | None:
+    """Return the number of this process among those of ``torchrun`` on this machine, None where it is of none."""
+    rank = os.environ.get("LOCAL_RANK")
+    return None if rank is None else int(rank)
 
 
 def several_processes() -> bool:

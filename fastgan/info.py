@@ -15,7 +15,8 @@ from fastgan.backends import native
 PACKAGES = ("torch", "triton", "numpy", "ninja", "pillow", "tqdm", "torchmetrics", "matplotlib")
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Return the version of an installed package, None where it is not."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -59,14 +60,14 @@ def collect() -> dict[str, Any]:
     return {
         "fastgan": __version__,
         "python": platform.python_version(),
-        "packages": {package: _version(package) for package in PACKAGES},
+        "packages": {package: version(package) for package in PACKAGES},
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         "onednn": torch.backends.mkldnn.is_available(),
         "devices": devices,
         "backends": _backends(sorted({device["type"] for device in devices})),
         "build": native.build_info(),
-        "caches": _caches() if _version("triton") else {},
+        "caches": _caches() if version("triton") else {},
         "environment": config.environment(),
     }
 
@@ -83,7 +84,7 @@ def _backend_lines(report: dict[str, dict[str, dict[str, str]]]) -> list[str]:
 
 def render(report: dict[str, Any]) -> str:
     """Return ``report``, from ``collect``, as text for a terminal."""
-    versions = [f"{package} {version or 'not installed'}" for package, version in report["packages"].items()]
+    versions = [f"{package} {found or 'not installed'}" for package, found in report["packages"].items()]
     devices = [f"  {device.pop('type'):<5} {', '.join(f'{k}: {v}' for k, v in device.items())}"
                for device in map(dict, report["devices"])]  # fmt: skip
     build = report["build"]

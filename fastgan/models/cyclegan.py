@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from fastgan.models.layers import NORMS, Residual, check_weight, leaky, weights_init
+from fastgan.models.layers import NORMS, Residual, add_spectral_norm, check_weight, leaky, weights_init
 from fastgan.models.recipe import Batch, Recipe, Setup
-from fastgan.nn import utils
 
 # in what follows "pairs" are images of set A and, behind them on the channel axis, of set B: (N, 2C, H, W)
 
@@ -134,12 +133,11 @@ def _conv_norm(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
     return [convolution, nn.InstanceNorm2d(convolution.out_channels, affine=True), nn.ReLU(True)]
 
 
-def _patch_critic(channels: int, features: int, norm: str, spectral_norm: bool) -> nn.Sequential:
+def _patch_critic(channels: int, features: int, norm: str, spectral_norm: bool) -> nn.Module:
     make_norm = NORMS[norm]
     second = nn.Conv2d(features, 2 * features, 4, 2, 1, bias=make_norm is None)
     layers: list[nn.Module] = [nn.Conv2d(channels, features, 4, 2, 1), leaky(), second]
     layers += [] if make_norm is None else [make_norm(2 * features)]
     layers += [leaky(), nn.Conv2d(2 * features, 1, 4, 1, 1)]
-    if spectral_norm:
-        layers = [utils.spectral_norm(layer) if isinstance(layer, nn.Conv2d) else layer for layer in layers]
-    return nn.Sequential(*layers)
+    critic = nn.Sequential(*layers)
+    return add_spectral_norm(critic) if spectral_norm else critic

@@ -2,9 +2,8 @@
 
 from torch import Tensor, nn
 
-from fastgan.models.layers import NORMS, leaky, weights_init
+from fastgan.models.layers import NORMS, add_spectral_norm, leaky, weights_init
 from fastgan.models.recipe import Recipe
-from fastgan.nn import utils
 
 IMAGE_SIZES = (32, 64, 128)
 
@@ -88,9 +87,9 @@ class Discriminator(nn.Module):
             layers += [leaky()] if make_norm is None else [make_norm(width * 2), leaky()]
             width *= 2
         layers.append(nn.Conv2d(width, 1, 4, 1, 0, bias=ends_bias))
-        if spectral_norm:
-            layers = [utils.spectral_norm(layer) if isinstance(layer, nn.Conv2d) else layer for layer in layers]
         self.main = nn.Sequential(*layers)
+        if spectral_norm:
+            add_spectral_norm(self.main)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, channels, image_size, image_size) to logits (N,), positive for real."""

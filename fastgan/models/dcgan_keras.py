@@ -1,9 +1,8 @@
 """The DCGAN of TensorFlow's tutorial, at 28 pixels or more, from stock ``torch.nn`` modules."""
 
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from fastgan.models.layers import NORMS, add_spectral_norm
+from fastgan.models.layers import NORMS, add_spectral_norm, initialise
 from fastgan.models.recipe import Recipe, Setup
 
 ORDERS = ("conv-norm-act", "conv-act-norm")
@@ -123,7 +122,4 @@ def _check_order(order: str) -> None:
 def _glorot(layer: nn.Module) -> None:
     """Initialise one layer as Keras does: weights uniform by Glorot and Bengio 2010, equation 16, biases zero."""
     if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-        if not parametrize.is_parametrized(layer, "weight"):
-            nn.init.xavier_uniform_(layer.weight)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
+        initialise(layer, nn.init.xavier_uniform_)

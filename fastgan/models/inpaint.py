@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fastgan.models.dcgan import Discriminator
+from fastgan.models import dcgan
 from fastgan.models.layers import check_weight, leaky, weights_init
 from fastgan.models.recipe import Batch, Recipe, Setup
 
@@ -63,9 +63,7 @@ class Inpaint(Recipe):
         return Generator(self.setup.image_size, self.setup.channels, self.setup.features).apply(weights_init)
 
     def discriminator(self) -> nn.Module:
-        setup = self.setup
-        model = Discriminator(setup.image_size, setup.channels, setup.features, setup.norm, setup.spectral_norm)
-        return model.apply(weights_init)
+        return dcgan.DCGAN(self.setup).discriminator()
 
     def batch(self, images: Tensor, labels: Tensor | None, random: torch.Generator) -> Batch:
         return Batch(images, cut_holes(images, random))

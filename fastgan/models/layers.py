@@ -24,13 +24,17 @@ def weights_init(module: nn.Module) -> None:
     Draws from torch's global random numbers. Source: Radford et al. 2015, section 4.
     """
     if isinstance(module, _CONVOLUTIONS):
-        if not parametrize.is_parametrized(module, "weight"):
-            nn.init.normal_(module.weight, 0.0, 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+        initialise(module, lambda weight: nn.init.normal_(weight, 0.0, 0.02))
     elif isinstance(module, _BATCH_NORMS):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-        nn.init.zeros_(module.bias)
+        initialise(module, lambda weight: nn.init.normal_(weight, 1.0, 0.02))
+
+
+def initialise(layer: nn.Module, draw: Callable[[Tensor], Tensor]) -> None:
+    """Draw a layer's weight in place, unless it is parametrized, and set the bias, where there is one, to zero."""
+    if not parametrize.is_parametrized(layer, "weight"):
+        draw(layer.weight)  # type: ignore[arg-type]
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
 
 def leaky() -> nn.Module:

@@ -5,9 +5,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
-from torch.nn.utils import parametrize
 
-from fastgan.models.layers import NORMS, add_spectral_norm, leaky
+from fastgan.models.layers import NORMS, add_spectral_norm, initialise, leaky
 from fastgan.models.recipe import Recipe, Setup
 
 _FIRST = 4  # pixels
@@ -168,6 +167,7 @@ class Progressive(Recipe):
 
     name = "progressive"
     image_sizes = (8, 16, 32, 64, 128)
+    grows = True
 
     def __init__(
         self, setup: Setup, grow_every: int = 300, pixel_norm: bool = False, minibatch_stddev: bool = True
@@ -209,7 +209,4 @@ def _reduce(image: Tensor, side: int) -> Tensor:
 def _he(layer: nn.Module) -> None:
     """Initialise one layer: weights normal by He et al. 2015, equation 15, for LeakyReLU(0.2), biases zero."""
     if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-        if not parametrize.is_parametrized(layer, "weight"):
-            nn.init.kaiming_normal_(layer.weight, 0.2)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
+        initialise(layer, lambda weight: nn.init.kaiming_normal_(weight, 0.2))

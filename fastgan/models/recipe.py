@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -46,7 +47,7 @@ class Batch(NamedTuple):
     given: tuple[Tensor, ...] = ()
 
 
-class Recipe:
+class Recipe(ABC):
     """An unconditional GAN, latents to images; a model overrides what it does otherwise, and brings its networks.
 
     Images are (N, C, H, W), float32 in [-1, 1], on the device of training; labels are (N,), int64, or None where the
@@ -62,30 +63,28 @@ class Recipe:
     name: ClassVar[str] = "gan"
     image_sizes: ClassVar[tuple[int, ...]] = (32, 64, 128)
     norms: ClassVar[tuple[str, ...]] = ("batch", "none", "layer")
-    takes_spectral_norm: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
     # the generator starts from images of the data
     needs_data: ClassVar[bool] = False
-    # the data are clips (N, C, T, H, W), T that of the instance's ``clip_length``
-    needs_clips: ClassVar[bool] = False
+    # the data are clips (N, C, T, H, W) of so many frames T; 0: images
     clip_length: int = 0
+    # what the networks compute changes in ``advance``
+    grows: ClassVar[bool] = False
     # images of a second set lie behind those of the first: (N, 2C, H, W)
     needs_second_set: ClassVar[bool] = False
 
     def __init__(self, setup: Setup) -> None:
         _require(setup.image_size in self.image_sizes, self.name, "image_size", self.image_sizes, setup.image_size)
         _require(setup.norm in self.norms, self.name, "norm", self.norms, setup.norm)
-        if setup.spectral_norm and not self.takes_spectral_norm:
-            raise ValueError(f"spectral_norm must be false for model {self.name}, got true")
         self.setup = setup
 
+    @abstractmethod
     def generator(self) -> nn.Module:
         """A new generator, initialised with torch's global random numbers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def discriminator(self) -> nn.Module:
         """A new discriminator: (N, ...) images, and ``Batch.given``, to logits (N,) or more a sample."""
-        raise NotImplementedError
 
     def batch(self, images: Tensor, labels: Tensor | None, random: torch.Generator) -> Batch:
         """A batch of the game from a batch of the data."""
@@ -114,7 +113,7 @@ class Recipe:
         """What to show of generated images, (M, 1 or 3, H, W): themselves, or beside what they were made from."""
         return self.frames(fake)
 
-    def advance(self, generator: nn.Module, discriminator: nn.Module, step: int) -> None:
+    def advance(self, generator: nn.Module, discriminator: nn.Module, step: int) -> None:  # noqa: B027
         """Called before each step, counted from 0, and with a checkpoint's step after loading it."""
 
     def latents(self, count: int, random: torch.Generator, truncation: float = 0.0) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
-from fastgan.models.dcgan import Discriminator
+from fastgan.models import dcgan
 from fastgan.models.layers import Residual, check_weight, weights_init
 from fastgan.models.recipe import Batch, Recipe, Setup
 
@@ -67,9 +67,7 @@ class SRGAN(Recipe):
         return Generator(self.setup.channels, self.setup.features, self.scale).apply(weights_init)
 
     def discriminator(self) -> nn.Module:
-        setup = self.setup
-        model = Discriminator(setup.image_size, setup.channels, setup.features, setup.norm, setup.spectral_norm)
-        return model.apply(weights_init)
+        return dcgan.DCGAN(self.setup).discriminator()
 
     def batch(self, images: Tensor, labels: Tensor | None, random: torch.Generator) -> Batch:
         return Batch(images, (self.shrink(images),))

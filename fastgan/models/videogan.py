@@ -4,9 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastgan.models.layers import NORMS, leaky, weights_init
+from fastgan.models.layers import NORMS, add_spectral_norm, leaky, weights_init
 from fastgan.models.recipe import Recipe, Setup
-from fastgan.nn import utils
 
 _NORMS = {**NORMS, "batch": nn.BatchNorm3d}
 _TIME_AND_SPACE: dict[str, Any] = {"kernel_size": 4, "stride": 2, "padding": 1}
@@ -78,9 +77,9 @@ class Discriminator(nn.Module):
             layers += [leaky()] if make_norm is None else [make_norm(2 * width), leaky()]
             width *= 2
         layers.append(nn.Conv3d(width, 1, (frames // 8, 4, 4)))
-        if spectral_norm:
-            layers = [utils.spectral_norm(layer) if isinstance(layer, nn.Conv3d) else layer for layer in layers]
         self.main = nn.Sequential(*layers)
+        if spectral_norm:
+            add_spectral_norm(self.main)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Map clips (N, channels, frames, image_size, image_size) to logits (N,), positive for real."""
@@ -100,7 +99,6 @@ class VideoGAN(Recipe):
 
     name = "videogan"
     image_sizes = (32, 64)
-    needs_clips = True
 
     def __init__(self, setup: Setup, frames: int = 8) -> None:
         super().__init__(setup)

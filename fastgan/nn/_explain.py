@@ -115,9 +115,9 @@ def _inside(module: nn.Module) -> tuple[list[_Layers], str | None]:
         groups = [_traced(module, group) for group in cls.__dict__["_fastgan_groups"]]
         return groups, "its forward was traced and runs groups"
     if isinstance(module, (ConvNormAct2d, ConvTransposeNormAct2d)):
-        act = None if module.norm is not None else (module.activation, module.negative_slope, False)
+        act = (module.activation, module.negative_slope, False)
         names = ("conv",) if module.norm is None else ("conv", "norm")
-        return [_Layers(names, module.conv, module.norm, act, False, True)], "runs its children as one group"
+        return [_Layers(names, module.conv, module.norm, act, module.act_first, True)], "runs its children as one group"
     if cls is nn.Sequential:
         return [], "not converted"
     if not any(name != "parametrizations" for name, _ in module.named_children()):

@@ -66,7 +66,7 @@ def fused_norm_act(
         return None
     group = process_group_of(norm)
     if group is not None and act_first:
-        return None
+        x, activation = stock_activation(x, (activation, negative_slope, False)), "identity"
     training, momentum, vectors = count_batch(norm, vectors)
     if group is not None:
         return sync_norm_act(x, None, vectors, momentum, norm.eps, activation, negative_slope, group)

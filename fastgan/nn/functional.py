@@ -19,6 +19,14 @@ from fastgan.nn._checks import (
 )
 from fastgan.nn._conv import Convolution, Vectors, conv_act, finish, same_padding
 
+__all__ = [
+    "batch_norm_act",
+    "bias_act",
+    "conv_norm_act",
+    "conv_transpose_norm_act",
+    "spectral_norm_power_iteration",
+]
+
 
 def bias_act(
     x: Tensor, bias: Tensor | None = None, *, activation: str = "leaky_relu", negative_slope: float = 0.2

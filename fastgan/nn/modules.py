@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -15,9 +16,9 @@ from fastgan.nn._plain import why_not_here
 from fastgan.nn._reasons import why_not_backend, why_not_input
 
 
-def _activation_repr(activation: str, negative_slope: float) -> str:
+def _activation_repr(activation: str, negative_slope: float, act_first: bool = False) -> str:
     slope = f", negative_slope={negative_slope}" if activation == "leaky_relu" else ""
-    return f"activation={activation}{slope}"
+    return f"activation={activation}{slope}" + (", act_first=True" if act_first else "")
 
 
 class BiasAct(nn.Module):
@@ -78,6 +79,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
 
     y = act(norm(x)), or norm(act(x)) with ``act_first``. The state_dict is that of BatchNorm2d; training flag,
     momentum=None, track_running_stats and num_batches_tracked work as there. Differentiable twice.
+    ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` keeps the activation.
 
     Args:
         num_features, eps, momentum, affine, track_running_stats, device, dtype, bias: as in ``torch.nn.BatchNorm2d``.
@@ -104,7 +106,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
         act_first: bool = False,
     ) -> None:
         check_activation("BatchNormAct2d", activation, negative_slope)
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
         # torch 2.11 has no argument bias
         if not bias:
             self.register_parameter("bias", None)
@@ -123,18 +125,36 @@ class BatchNormAct2d(nn.BatchNorm2d):
         return stock_activation(super().forward(input), activation)
 
     def extra_repr(self) -> str:
-        first = ", act_first=True" if self.act_first else ""
-        return f"{super().extra_repr()}, {_activation_repr(self.activation, self.negative_slope)}{first}"
+        return f"{super().extra_repr()}, {_activation_repr(self.activation, self.negative_slope, self.act_first)}"
 
 
-KINDS[BatchNormAct2d] = NORM
+class SyncBatchNormAct2d(BatchNormAct2d, nn.SyncBatchNorm):
+    """``BatchNormAct2d`` with statistics over all processes, which ``convert_sync_batchnorm`` makes of one."""
+
+
+KINDS[BatchNormAct2d] = KINDS[SyncBatchNormAct2d] = NORM
+_convert_of_torch = nn.SyncBatchNorm.convert_sync_batchnorm.__func__  # type: ignore[attr-defined]
+
+
+@functools.wraps(_convert_of_torch)
+def _convert_sync_batchnorm(cls: type, module: nn.Module, process_group: Any = None) -> nn.Module:
+    made = _convert_of_torch(cls, module, process_group)
+    if isinstance(module, BatchNormAct2d):
+        made.__class__ = SyncBatchNormAct2d
+        made.activation, made.negative_slope = module.activation, module.negative_slope
+        made.act_first = module.act_first
+    return made
+
+
+# torch's own makes a SyncBatchNorm of every batch norm, and asks no subclass: the activation would be lost in silence
+nn.SyncBatchNorm.convert_sync_batchnorm = classmethod(_convert_sync_batchnorm)  # type: ignore[method-assign,assignment]
 
 
 class _ConvStem(nn.Module):
     """``conv`` and ``norm``, None without it; state_dict keys ``conv.weight``, ``conv.bias``, ``norm.weight``, ..."""
 
     conv: nn.Conv2d | nn.ConvTranspose2d
-    norm: BatchNormAct2d | None
+    norm: nn.BatchNorm2d | nn.SyncBatchNorm | None
 
     def __init__(
         self,
@@ -149,19 +169,17 @@ class _ConvStem(nn.Module):
         super().__init__()
         check_activation(type(self).__name__, activation, negative_slope)
         self.conv = conv
-        norm_arguments.update(activation=activation, negative_slope=negative_slope, act_first=act_first)
-        self.norm = BatchNormAct2d(channels, **norm_arguments) if norm else None
+        self.norm = nn.BatchNorm2d(channels, **norm_arguments) if norm else None
         self.activation = activation
         self.negative_slope = negative_slope
+        self.act_first = act_first
 
     def forward(self, x: Tensor) -> Tensor:
         # the layers may be parametrized, or have been replaced
-        if self.norm is not None:
-            return traced_conv(x, self.conv, self.norm)
-        return traced_conv(x, self.conv, None, (self.activation, self.negative_slope, False))
+        return traced_conv(x, self.conv, self.norm, (self.activation, self.negative_slope, False), self.act_first)
 
     def extra_repr(self) -> str:
-        return "" if self.norm is not None else _activation_repr(self.activation, self.negative_slope)
+        return _activation_repr(self.activation, self.negative_slope, self.act_first)
 
 
 class ConvNormAct2d(_ConvStem):
@@ -171,13 +189,13 @@ class ConvNormAct2d(_ConvStem):
 
     Args:
         in_channels ... dtype: as in ``torch.nn.Conv2d``; ``bias`` is that of the convolution.
-        norm: normalise, with the BatchNormAct2d ``norm``.
+        norm: normalise, with the BatchNorm2d ``norm``.
         activation: identity, relu, leaky_relu, tanh, sigmoid or silu.
         negative_slope: slope of leaky_relu below zero, dimensionless, >= 0.
         eps, momentum: of the normalisation, as in ``torch.nn.BatchNorm2d``.
         act_first: activation before the normalisation.
     Shape: (N, C_in, H, W) to (N, C_out, H', W').
-    Attributes: ``conv`` (Conv2d), ``norm`` (BatchNormAct2d or None).
+    Attributes: ``conv`` (Conv2d), ``norm`` (BatchNorm2d or None).
     Raises: ValueError naming the argument.
     """
 
@@ -217,7 +235,7 @@ class ConvTransposeNormAct2d(_ConvStem):
         in_channels ... dtype: as in ``torch.nn.ConvTranspose2d``; ``bias`` is that of the convolution.
         norm and all after it: as in ``ConvNormAct2d``.
     Shape: (N, C_in, H, W) to (N, C_out, H', W').
-    Attributes: ``conv`` (ConvTranspose2d), ``norm`` (BatchNormAct2d or None).
+    Attributes: ``conv`` (ConvTranspose2d), ``norm`` (BatchNorm2d or None).
     Raises: ValueError naming the argument.
     """
 

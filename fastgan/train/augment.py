@@ -35,7 +35,7 @@ class Augment:
         for name in names:
             if name not in POLICIES:
                 raise BadInput(f"augment must be a comma list of {', '.join(POLICIES)}, got {name!r}")
-        self.policy, self.generator = policy, generator
+        self.generator = generator
         self._changes = [POLICIES[name] for name in names]
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import fastgan
-from fastgan.train.errors import BadInput
+from fastgan.train.errors import BadInput, first_line
+from fastgan.train.files import replacing, step_file, step_files
 
 if TYPE_CHECKING:
     from fastgan.train.config import TrainConfig
     from fastgan.train.feed import Feed
 
-_NAME = re.compile(r"step_(\d+)\.pt")
 _FORMAT = 1
 _NEEDED = {"format", "step", "generator", "channels", "classes"}
 # settings that a checkpoint is bound to
@@ -31,13 +30,12 @@ _BOUND = (
 
 def checkpoint_path(directory: Path, step: int) -> Path:
     """Where the checkpoint of a step lies."""
-    return directory / f"step_{step:06d}.pt"
+    return step_file(directory, step, ".pt")
 
 
 def checkpoint_steps(directory: Path) -> list[int]:
     """Steps of the checkpoints in a directory, ascending; empty when there is no directory."""
-    matches = (_NAME.fullmatch(path.name) for path in directory.glob("step_*.pt"))
-    return sorted(int(match[1]) for match in matches if match)
+    return [step for step, _ in step_files(directory, ".pt")]
 
 
 def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int, best: int | None = None) -> Path:
@@ -46,18 +44,13 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
     Raises: OSError when it cannot be written; then those before it are all there.
     """
     path = checkpoint_path(directory, step)
-    temporary = path.with_suffix(".tmp")
     # what torch writes to a full disk by itself raises no OSError
     content = io.BytesIO()
     torch.save(state, content)
-    try:
-        with temporary.open("wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(content.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
     for old in [old for old in checkpoint_steps(directory) if 0 < old < step][: -(keep - 1) or None]:
         if old != best:
             checkpoint_path(directory, old).unlink()
@@ -77,7 +70,7 @@ def load_checkpoint(directory: Path, step: int | None = None) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise BadInput(f"{path} cannot be read{_way_back(steps, path)}: {_first_line(error)}") from None
+        raise BadInput(f"{path} cannot be read{_way_back(steps, path)}: {first_line(error)}") from None
     if not isinstance(state, dict) or not state.keys() >= _NEEDED or not isinstance(state["format"], int):
         raise BadInput(f"{path} is no checkpoint of this version of fastgan ({fastgan.__version__})")
     if state["format"] > _FORMAT:
@@ -115,7 +108,3 @@ def fitting(directory: Path) -> Iterator[None]:
 def _way_back(steps: list[int], path: Path) -> str:
     before = [step for step in steps if checkpoint_path(path.parent, step) != path]
     return f", remove it to go on from step {before[-1]}" if before else ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

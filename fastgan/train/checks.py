@@ -5,25 +5,29 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from fastgan.models import MODELS
 from fastgan.models.layers import NORMS
+from fastgan.nn.gradient_penalty import KINDS
+from fastgan.train.augment import POLICIES
 from fastgan.train.errors import BadInput
 from fastgan.train.losses import LOSSES
 
 if TYPE_CHECKING:
     from fastgan.train.config import TrainConfig
 
-AUGMENTATIONS = ("color", "translation", "cutout")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # below it nearly all latents would have to be drawn again and again
 LEAST_TRUNCATION = 0.01
 _CHOICES = {
     "loss": tuple(LOSSES),
     "norm": tuple(NORMS),
-    "penalty": ("none", "wgan-gp", "wgan-lp", "dragan", "r1", "r2", "r1+r2"),
+    "penalty": ("none", *KINDS, "r1+r2"),
     "optimizer": ("adam", "rmsprop"),
     "lr_schedule": ("constant", "linear", "cosine"),
     "device": ("auto", "cpu", "cuda"),
-    "dtype": ("float32", "bfloat16", "float16"),
+    "dtype": tuple(DTYPES),
 }
 _COUNTS = ("latent_dim", "features", "batch_size", "steps", "d_steps", "sample_count", "keep_checkpoints")
 _INTERVALS = ("penalty_every", "log_every", "sample_every", "checkpoint_every")
@@ -87,8 +91,8 @@ def _check_course(config: TrainConfig) -> None:
     if config.lr_schedule != "constant":
         later = config.lr_decay_end > config.lr_decay_start
         _check(config, "lr_decay_end", later, f"above lr_decay_start ({config.lr_decay_start})")
-    known = all(name.strip() in AUGMENTATIONS for name in config.augment.split(",")) or not config.augment
-    _check(config, "augment", known, f"a comma-separated list of {', '.join(AUGMENTATIONS)}")
+    known = all(name.strip() in POLICIES for name in config.augment.split(",")) or not config.augment
+    _check(config, "augment", known, f"a comma-separated list of {', '.join(POLICIES)}")
     _check(config, "data", bool(config.data), "the name of a data set")
 
 

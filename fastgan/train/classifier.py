@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
+from fastgan.train.data import normalise
 from fastgan.train.errors import BadInput
 from fastgan.train.features import check_images
+from fastgan.train.streams import seeded_cpu
 
 _SIDE, _BATCH, _STEPS = 32, 64, 600
 
@@ -59,8 +61,7 @@ def fit_classifier(images: Tensor, labels: Tensor, held_out: Tensor, held_out_la
         if theirs.shape != some.shape[:1]:
             raise BadInput(f"labels must be one an image, got {tuple(theirs.shape)} for {len(some)} images")
     classes = int(labels.max()) + 1
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded_cpu(seed):
         network = _train(_build(images.shape[1], classes), images, labels)
     right = _logits(network, held_out).argmax(1) == held_out_labels
     return Classifier(network, classes, right.double().mean().item())
@@ -94,5 +95,4 @@ def _logits(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def _pixels(images: Tensor) -> Tensor:
-    resized = interpolate(images.float(), (_SIDE, _SIDE), mode="bilinear", antialias=True)
-    return resized.div_(127.5).sub_(1)
+    return normalise(interpolate(images.float(), (_SIDE, _SIDE), mode="bilinear", antialias=True))

@@ -16,7 +16,7 @@ from fastgan.train.config import PRESETS, TrainConfig, merge, parse_settings
 from fastgan.train.distributed import speaks
 from fastgan.train.errors import BadInput, TrainingFailed, require_extra
 from fastgan.train.evaluate import evaluate_run, inputs_of
-from fastgan.train.film import write_film
+from fastgan.train.film import sample_grids, write_film
 from fastgan.train.images import make_grid, save_png
 from fastgan.train.report import write_report
 from fastgan.train.run_dir import RunDir
@@ -45,7 +45,6 @@ def guarded(command: Callable[[Namespace], int], args: Namespace) -> int:
 
 def train(args: Namespace) -> int:
     """Start or resume a run; 0 when it is done, 128 + the signal's number when a signal stopped it."""
-    require_extra("PIL", "tqdm", "tomli_w")
     given = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
     trainer = _resume(args, given) if args.resume is not None else _start(args, given)
     if trainer.world.first:
@@ -99,8 +98,7 @@ def evaluate(args: Namespace) -> int:
 def report(args: Namespace) -> int:
     """Write report.html and the film of a run's samples anew."""
     run = RunDir(args.run)
-    if not run.config.exists():
-        raise BadInput(f"{args.run} holds no run: there is no {run.config.name} in it")
+    run.check_there()
     film = write_film(run, args.film)
     print(f"the report is {write_report(run)}" + (f", the film of its samples {film}" if film else ""))
     return 0
@@ -143,8 +141,8 @@ def _say_what_is_there(out: Path, result: FitResult) -> None:
         print(f"stopped by {name} after step {result.step} and saved; go on with: {resume_command(out)}")
     else:
         print(f"done, {result.step} steps; measurements are in {RunDir(out).metrics}")
-    pictures = sorted(RunDir(out).samples.glob("*.png"))
-    print(f"pictures are in {RunDir(out).samples}, the last one is {pictures[-1]}")
+    _, last = sample_grids(RunDir(out))[-1]
+    print(f"pictures are in {RunDir(out).samples}, the last one is {last}")
 
 
 def _step(args: Namespace) -> int | None:

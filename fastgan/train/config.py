@@ -15,7 +15,6 @@ from fastgan.train.checks import check_settings, coerce
 from fastgan.train.errors import BadInput, require_extra
 from fastgan.train.files import write_text
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PRESETS = Path(__file__).with_name("presets")
 
 

@@ -11,37 +11,20 @@ from typing import Any
 
 import numpy as np
 
+# titles of charts, and what they show, by key
+Groups = dict[str, tuple[str, tuple[str, ...]]]
 _POINTS = 1000  # a curve
 SMOOTH = 100  # a curve with more points is drawn with its moving average
-_MEASURED = {
+_MEASURED: Groups = {
     "losses": ("Losses", ("d_loss", "g_loss")),
     "penalty": ("Gradient penalty", ("penalty",)),
     "wasserstein": ("Wasserstein estimate", ("wasserstein",)),
-    "answers": ("The discriminator's answers", ("d_real", "d_fake")),
     "accuracy": ("Accuracy of the discriminator", ("d_accuracy",)),
     "diversity": ("Diversity of the samples, 1 for real images", ("diversity",)),
 }
-_PACE = {
-    "lr": ("Learning rate", ("lr", "d_lr", "g_lr")),
-    "speed": ("Images a second", ("images_per_second",)),
-}
-_SCORED = {
-    "kid": ("KID", ("kid",)),
-    "frechet": ("Fréchet distance", ("frechet",)),
-    "precision-recall": ("Precision and recall", ("precision", "recall")),
-    "classifier": ("Classifier score", ("classifier_score",)),
-}
-_LABELS = {
-    "d_loss": "discriminator",
-    "g_loss": "generator",
-    "d_lr": "discriminator",
-    "g_lr": "generator",
-    "d_real": "real images",
-    "d_fake": "generated images",
-    "kid": "generated images",
-    "frechet": "generated images",
-    "classifier_score": "generated images",
-}
+_PACE: Groups = {"speed": ("Images a second", ("images_per_second",))}
+_SCORED: Groups = {"kid": ("KID", ("kid",))}
+_LABELS = {"d_loss": "discriminator", "g_loss": "generator", "kid": "generated images"}
 # matplotlib knows no CSS variables: a colour that stands for each, and has no other use
 _COLOURS = {
     "#010101": "--ink",
@@ -141,9 +124,7 @@ def draw(chart: Chart) -> str:
     return _embed(file.getvalue(), chart)
 
 
-def _charts(
-    rows: list[dict[str, Any]], groups: dict[str, tuple[str, tuple[str, ...]]], floor: dict[str, Any]
-) -> list[Chart]:
+def _charts(rows: list[dict[str, Any]], groups: Groups, floor: dict[str, Any]) -> list[Chart]:
     charts = []
     for key, (title, names) in groups.items():
         curves = {_LABELS.get(name, name.replace("_", " ")): _curve(rows, name) for name in names}

@@ -100,7 +100,7 @@ def load_images(data: str, image_size: int, split: str = "train", frames: int = 
 
 
 def normalise(images: Tensor) -> Tensor:
-    """uint8 0..255 to float32 -1..1, same shape."""
+    """Pixels 0..255 to float32 -1..1, same shape; uint8 stays as it is, float32 is changed in place."""
     return images.float().div_(127.5).sub_(1)
 
 

@@ -8,7 +8,6 @@ passes and not by DistributedDataParallel, whose hooks do not see ``torch.autogr
 from __future__ import annotations
 
 import atexit
-import os
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,8 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastgan.config import first_process, several_processes
-from fastgan.train.errors import BadInput, TrainingFailed
+from fastgan.config import first_process, local_rank, several_processes
+from fastgan.train.errors import BadInput, TrainingFailed, first_line
 
 _TIMEOUT = timedelta(minutes=10)
 
@@ -54,7 +53,7 @@ class World:
             try:
                 dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_TIMEOUT)
             except (ValueError, RuntimeError) as error:
-                raise BadInput(f"the processes of this run cannot find each other: {_first_line(error)}") from None
+                raise BadInput(f"the processes of this run cannot find each other: {first_line(error)}") from None
             atexit.register(_leave)
         return cls(dist.get_rank(), dist.get_world_size())
 
@@ -150,13 +149,13 @@ class World:
             if self.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise
             raise TrainingFailed(
-                f"another process of this run has ended or does not answer: {_first_line(error)}"
+                f"another process of this run has ended or does not answer: {first_line(error)}"
             ) from None
 
     def _told(self, failure: Exception | None) -> Exception | None:
         if failure is None or isinstance(failure, _EXPECTED):
             return failure
-        return TrainingFailed(f"process {self.rank} has failed: {type(failure).__name__}: {_first_line(failure)}")
+        return TrainingFailed(f"process {self.rank} has failed: {type(failure).__name__}: {first_line(failure)}")
 
 
 _EXPECTED = (BadInput, TrainingFailed, OSError)
@@ -171,9 +170,10 @@ def speaks() -> bool:
 
 def local_device(device: torch.device) -> torch.device:
     """The CUDA device of this process under ``torchrun``; any other device as it is. Raises BadInput for too few."""
-    if device.type != "cuda" or "LOCAL_RANK" not in os.environ:
+    number = local_rank()
+    if device.type != "cuda" or number is None:
         return device
-    number, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    count = torch.cuda.device_count()
     if number >= count:
         raise BadInput(f"each process needs a CUDA device of its own, and there are {count} on this machine")
     device = torch.device("cuda", number)
@@ -184,7 +184,3 @@ def local_device(device: torch.device) -> torch.device:
 def _leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -11,6 +11,11 @@ class TrainingFailed(RuntimeError):
     """Training cannot go on (a loss is no longer finite); the message is one sentence, the exit code 1."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error says in its first line, its type's name where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def find_package(name: str) -> bool:
     """Whether a package is installed; nothing is imported."""
     return importlib.util.find_spec(name) is not None

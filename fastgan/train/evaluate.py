@@ -50,15 +50,15 @@ def evaluate_run(
     after, before = load_generator(directory, step), load_generator(directory, 0)
     config, recipe = after.config, after.recipe
     seed = config.seed if seed is None else seed
-    sets = Feed(config, torch.device("cpu")).sets
-    halves = list(zip(*(images.halves(seed) for images in sets), strict=True))
+    feed = _load(config)
+    halves = list(zip(*(images.halves(seed) for images in feed.sets), strict=True))
     real, other = (_frames(recipe, [part.images for part in half]) for half in halves)
     n = min(n, len(real), len(other))
     if n < _LEAST:
         raise BadInput(f"the data set {config.data} has too few images for a score")
     candidates = [Candidate("floor", None, _pick(other, n, seed))]
     for name, trained in (("before", before), ("after", after)):
-        candidates.append(Candidate(name, trained.step, _pick(_draw(trained, n, seed), n, seed)))
+        candidates.append(Candidate(name, trained.step, _pick(_draw(trained, n, seed, feed), n, seed)))
     classifier = _classifier(halves[0][0], halves[1][0], seed)
     settings: dict[str, Any] = {"data": config.data, "seed": seed, "classifier": classifier}
     report = score_images(_pick(real, n, seed), candidates, inception_weights=inception_weights, **settings)
@@ -66,15 +66,28 @@ def evaluate_run(
     return report
 
 
-def inputs_of(trained: Trained, n: int, seed: int, truncation: float = 0.0) -> tuple[Tensor, ...]:
-    """The arguments of a run's generator for ``n`` pictures; from images of the data where it starts from them."""
+def inputs_of(
+    trained: Trained, n: int, seed: int, truncation: float = 0.0, feed: Feed | None = None
+) -> tuple[Tensor, ...]:
+    """The arguments of a run's generator for ``n`` pictures; from images of the data where it starts from them.
+
+    Args:
+        feed: the run's data, where they are loaded already.
+    """
     recipe = trained.recipe
-    shown = _shown(trained.config, n, seed) if recipe.needs_data else (torch.empty(n, 0), None)
+    shown: tuple[Tensor, Tensor | None] = (torch.empty(n, 0), None)
+    if recipe.needs_data:
+        feed = _load(trained.config) if feed is None else feed
+        shown = feed.first(n, seeded_generator(seed, SHOWN))
     return recipe.samples(len(shown[0]), *shown, seeded_generator(seed, SAMPLES), truncation)
 
 
-def _draw(trained: Trained, n: int, seed: int) -> Tensor:
-    return to_uint8(trained.recipe.frames(generate(trained.generator, inputs_of(trained, n, seed))))
+def _load(config: TrainConfig) -> Feed:
+    return Feed(config, torch.device("cpu"))
+
+
+def _draw(trained: Trained, n: int, seed: int, feed: Feed) -> Tensor:
+    return to_uint8(trained.recipe.frames(generate(trained.generator, inputs_of(trained, n, seed, feed=feed))))
 
 
 def _frames(recipe: Recipe, sets: list[Tensor]) -> Tensor:
@@ -87,10 +100,6 @@ def _classifier(real: ImageSet, other: ImageSet, seed: int) -> Classifier | None
     if real.labels is None or other.labels is None or real.classes < 2 or real.frames:
         return None
     return fit_classifier(real.images, real.labels, other.images, other.labels, seed)
-
-
-def _shown(config: TrainConfig, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
-    return Feed(config, torch.device("cpu")).first(n, seeded_generator(seed, SHOWN))
 
 
 def _pick(images: Tensor, n: int, seed: int) -> Tensor:

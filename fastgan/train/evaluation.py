@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from fastgan.train.classifier import Classifier
 from fastgan.train.errors import BadInput
 from fastgan.train.features import NETWORK, FeatureNetwork, check_images, check_packages
+from fastgan.train.files import replacing
 from fastgan.train.inception import InceptionScores, check_inception, inception_scores
 from fastgan.train.scores import Kid, frechet_distance, kid, precision_recall
 
@@ -85,9 +85,8 @@ class Report:
         accuracy = self.classifier.accuracy if self.classifier else None
         head = {"network": NETWORK, "n": self.n, "data": self.data, "seed": self.seed, "step": self.step}
         content = {**head, "classifier_accuracy": accuracy, "rows": [row.to_json() for row in self.rows]}
-        temporary = Path(f"{os.fspath(path)}.tmp")
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
 
     def __str__(self) -> str:
         titles = ["", "KID", "Fréchet", "precision", "recall"]

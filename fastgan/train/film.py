@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fastgan.train.errors import BadInput, find_package, require_extra
+from fastgan.train.files import replacing, step_files
 from fastgan.train.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -16,14 +16,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_NAME = re.compile(r"step_(\d+)\.png")
 _CAPTION, _PLAY, _SLOWEST, _HOLD = 18, 6000, 400, 2000  # pixels, then milliseconds
 
 
 def sample_grids(run: RunDir) -> list[tuple[int, Path]]:
     """Steps and files of the grids of samples, ascending; empty when there are none."""
-    matches = ((_NAME.fullmatch(path.name), path) for path in run.samples.glob("step_*.png"))
-    return sorted((int(match[1]), path) for match, path in matches if match)
+    return step_files(run.samples, ".png")
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
@@ -58,12 +56,8 @@ def write_film(
     grids = spread(sample_grids(run), frames)
     if len(grids) < 2:
         return None
-    temporary = Path(f"{target}.tmp")
-    try:
+    with replacing(target) as temporary:
         write(_draw_frames(grids, side), temporary, min(_SLOWEST, _PLAY // len(grids)))
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 

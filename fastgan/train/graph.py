@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastgan.models import Batch
+from fastgan.models import MODELS, Batch
 from fastgan.train.config import TrainConfig
 from fastgan.train.errors import BadInput
 from fastgan.train.steps import Players
@@ -72,7 +72,7 @@ def check_graph(config: TrainConfig, device: torch.device, size: int) -> None:
         "penalty_every": (config.penalty_every == 1, "1"),
         "instance_noise_steps": (config.instance_noise_steps == 0, "0"),
         "lr_schedule": (config.lr_schedule == "constant", "constant"),
-        "model": (config.model != "progressive", "one that does not grow"),
+        "model": (not MODELS[config.model].grows, "one that does not grow"),
     }
     for name, (holds, contract) in fixed.items():
         if not holds:

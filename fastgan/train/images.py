@@ -1,10 +1,11 @@
 """Grids of images as PNG files."""
 
 import os
-from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from fastgan.train.files import replacing
 
 
 def make_grid(images: Tensor, columns: int = 0, padding: int = 2) -> Tensor:
@@ -40,9 +41,5 @@ def save_png(image: Tensor, path: str | os.PathLike[str]) -> None:
     from PIL import Image
 
     pixels = image.permute(1, 2, 0) if len(image) == 3 else image[0]
-    temporary = Path(f"{path}.tmp")
-    try:
+    with replacing(path) as temporary:
         Image.fromarray(pixels.contiguous().cpu().numpy()).save(temporary, format="PNG")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastgan.train.errors import BadInput, find_package
+from fastgan.train.errors import BadInput, find_package, first_line
 from fastgan.train.features import check_images
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
@@ -74,7 +74,7 @@ def check_inception(weights: str | PathLike[str]) -> None:
     try:
         state = torch.load(weights, map_location="meta", weights_only=True)
     except Exception as error:
-        raise BadInput(f"{weights} cannot be read: {str(error).splitlines()[0]}") from None
+        raise BadInput(f"{weights} cannot be read: {first_line(error)}") from None
     last = state.get("fc.weight") if isinstance(state, dict) else None
     # torchvision's Inception is another network, with 1000 classes
     if getattr(last, "shape", None) != (1008, 2048):

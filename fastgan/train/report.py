@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from fastgan.train import curves
 from fastgan.train.config import TrainConfig
 from fastgan.train.errors import BadInput, require_extra
+from fastgan.train.files import replacing
 from fastgan.train.film import sample_grids, spread
 from fastgan.train.run_dir import RunDir
 
@@ -46,19 +46,15 @@ def write_report(run: RunDir) -> Path:
     page = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters["figure"] = _figure
     path = run.root / "report.html"
-    temporary = Path(f"{path}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(page.get_template("report.html.j2").render(_collect(run)), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
 def _collect(run: RunDir) -> dict[str, Any]:
     settings = asdict(TrainConfig.read(run.config))
     facts, scores = _read_json(run.root / "run.json"), _read_json(run.root / "scores.json")
-    rows, grids = _read_rows(run, run.metrics), sample_grids(run)
+    rows, grids = run.rows(run.metrics), sample_grids(run)
     floor: dict[str, Any] = next((row for row in scores.get("rows", []) if row["name"] == "floor"), {})
     reached = max([row["step"] for row in rows[-1:]] + [step for step, _ in grids[-1:]], default=0)
     film = run.root / "course.gif"
@@ -78,7 +74,7 @@ def _collect(run: RunDir) -> dict[str, Any]:
         "film_beside": film.name if film.exists() else "",
         "smooth": curves.SMOOTH,
         "charts": curves.metric_charts(rows),
-        "score_charts": curves.score_charts(_read_rows(run, run.scores), floor),
+        "score_charts": curves.score_charts(run.rows(run.scores), floor),
         "scores": _score_table(scores),
     }
 
@@ -138,13 +134,6 @@ def _thumbnail(path: Path) -> str:
 
 def _data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _read_rows(run: RunDir, path: Path) -> list[dict[str, Any]]:
-    try:
-        return run.rows(path)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path} must have a JSON object on each line, got {error.doc.strip()[:40]!r}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -54,6 +54,11 @@ class RunDir:
             )
         raise BadInput(f"{self.root} is not empty, choose another directory with --out")
 
+    def check_there(self) -> None:
+        """Raise BadInput unless there is a run here."""
+        if not self.config.exists():
+            raise BadInput(f"{self.root} holds no run: there is no {self.config.name} in it")
+
     def check_old(self) -> None:
         """Raise BadInput unless there is a run here whose logs can be read. Writes nothing."""
         if not self.config.exists():

@@ -49,8 +49,7 @@ def load_generator(directory: str | Path, step: int | None = None) -> Trained:
     Raises: BadInput when there is no such run.
     """
     run = RunDir(directory)
-    if not run.config.exists():
-        raise BadInput(f"{directory} holds no run: there is no {run.config.name} in it")
+    run.check_there()
     config = TrainConfig.read(run.config)
     state = load_checkpoint(run.checkpoints, step)
     recipe = config.recipe(state["channels"], state["classes"])

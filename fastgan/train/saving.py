@@ -15,7 +15,8 @@ from fastgan.train.best import Best, best_step
 from fastgan.train.callbacks import Callback
 from fastgan.train.checkpoint import checkpoint_steps, describe, save_checkpoint
 from fastgan.train.command import command_line
-from fastgan.train.errors import BadInput, TrainingFailed, require_extra
+from fastgan.train.errors import BadInput, TrainingFailed
+from fastgan.train.files import step_file
 from fastgan.train.film import write_film
 from fastgan.train.images import make_grid, save_png
 from fastgan.train.report import write_report
@@ -39,8 +40,6 @@ class Keeper:
     def __init__(self, trainer: Trainer, callbacks: Sequence[Callback]) -> None:
         config = trainer.config
         self.trainer, self.run, self.config = trainer, trainer.run, config
-        if self.run:
-            require_extra("matplotlib", "jinja2")
         self.callbacks = list(callbacks) if trainer.world.first else []
         if self.run and config.tensorboard:
             self.callbacks.append(TensorBoard())
@@ -93,9 +92,9 @@ class Keeper:
                 self._save_checkpoint()
 
     def end(self, result: FitResult) -> None:
-        """The checkpoint of a step that a signal stopped at, film and report."""
+        """The checkpoint of a step that a signal stopped at."""
         with self._together():
-            if result.signum and result.step not in (checkpoint_steps(self.run.checkpoints) if self.run else []):
+            if result.signum and result.step not in self._saved():
                 self._save_checkpoint()
             self._tell("ended", result)
 
@@ -115,7 +114,7 @@ class Keeper:
 
     def diverged(self, what: str) -> str:
         """What to say when ``what`` is no longer finite."""
-        steps = checkpoint_steps(self.run.checkpoints) if self.run else []
+        steps = self._saved()
         kept = f"; the last good checkpoint is that of step {steps[-1]}" if steps else ""
         advice = "try smaller g_lr and d_lr, clip_grad=1" + (
             "" if self.config.dtype == "float32" else ", dtype float32"
@@ -128,7 +127,7 @@ class Keeper:
         if self.trainer.step % self.config.sample_every == 0:
             self.trainer.watch.sampled(images)
         if self.run:
-            path = self.run.samples / f"step_{self.trainer.step:06d}.png"
+            path = step_file(self.run.samples, self.trainer.step, ".png")
             save_png(make_grid(self.trainer.recipe.picture(self.trainer.fixed, images)), path)
             self._tell("sampled", path)
 
@@ -146,8 +145,11 @@ class Keeper:
             raise BadInput(self._unwritten(error)) from None
         self._tell("saved", path)
 
+    def _saved(self) -> list[int]:
+        return checkpoint_steps(self.run.checkpoints) if self.run else []
+
     def _unwritten(self, error: OSError) -> str:
-        steps = checkpoint_steps(self.run.checkpoints) if self.run else []
+        steps = self._saved()
         there = f"those of steps {', '.join(map(str, steps))} are there" if steps else "there is none yet"
         return f"the checkpoint of step {self.trainer.step} cannot be written ({error.strerror or error}); {there}"
 

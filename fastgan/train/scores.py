@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.train.features import FeatureNetwork, check_packages
+from fastgan.train.streams import seeded_cpu
 
 _SUBSETS, _ROWS = 50, 1000
 
@@ -66,9 +67,7 @@ def kid(real: Tensor, fake: Tensor, seed: int = 0) -> Kid:
         metric = KernelInceptionDistance(nn.Identity(), _SUBSETS, size, sync_on_compute=False).to(real.device)
     metric.update(real, real=True)
     metric.update(fake, real=False)
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would seed the GPUs as well, and training goes on with theirs
-        torch.default_generator.manual_seed(seed)
+    with seeded_cpu(seed):
         mean, std = metric.compute()
     return Kid(mean.item(), std.item())
 

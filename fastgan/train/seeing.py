@@ -30,7 +30,7 @@ class Seeing:
             "augment": seeded_generator(config.seed, AUGMENT, device),
             "noise": seeded_generator(config.seed, NOISE, device),
         }
-        self._augment = Augment(config.augment, self._streams["augment"]) if config.augment else None
+        self._augment = Augment(config.augment, self._streams["augment"])
         self._config, self._world, self._step = config, world, 0
 
     def begin(self, step: int) -> None:
@@ -42,10 +42,7 @@ class Seeing:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images (N, ...) as the discriminator sees them in the present step; differentiable."""
-        if self._augment is not None:
-            images = self._augment(images)
-        std = self._noise()
-        return instance_noise(images, std, self._streams["noise"]) if std else images
+        return instance_noise(self._augment(images), self._noise(), self._streams["noise"])
 
     def generators(self) -> list[torch.Generator]:
         """The generators of its random numbers, on the images' device."""

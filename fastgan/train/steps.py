@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import fastgan
 from fastgan.models import Batch, Recipe
-from fastgan.train.config import DTYPES, TrainConfig
+from fastgan.train.checks import DTYPES
+from fastgan.train.config import TrainConfig
 from fastgan.train.distributed import World
 from fastgan.train.losses import LOSSES
 from fastgan.train.optimizers import lr_factor, make_average, make_optimizer

@@ -200,14 +200,12 @@ class Trainer:
 
     def _batch(self) -> Batch:
         batch = self.recipe.batch(*self.data.next(), self._random)
-        if self.world.size == 1:
-            return batch
         share = self.world.share
         return Batch(share(batch.real), tuple(map(share, batch.inputs)), tuple(map(share, batch.given)))
 
     def _row(self, measured: dict[str, Tensor], clock: Clock) -> dict[str, Any]:
         row: dict[str, Any] = {"step": self.step, **{name: value.item() for name, value in measured.items()}}
-        self.check_finite(row)
+        self._check_finite(row)
         right = accuracy(self.players.logits, self.config.loss)
         if right is not None:
             row["d_accuracy"] = round(sum(self.world.gather(right)) / self.world.size, 4)
@@ -217,8 +215,7 @@ class Trainer:
         speed = clock.rate(self.step) * self.config.batch_size
         return {**row, "images_per_second": round(speed, 1), **({"warning": warning} if warning else {})}
 
-    def check_finite(self, row: dict[str, Any]) -> None:
-        """Raise TrainingFailed when a measurement is infinite or no number."""
+    def _check_finite(self, row: dict[str, Any]) -> None:
         wrong = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
         if wrong:
             raise TrainingFailed(self.keeper.diverged(wrong[0]))

@@ -23,7 +23,7 @@ def recipe_of(name, **settings):
 def data_of(recipe, count=COUNT):
     size = recipe.setup.image_size
     shape = [2 if recipe.needs_second_set else 1, size, size]
-    if recipe.needs_clips:
+    if recipe.clip_length:
         shape.insert(1, recipe.clip_length)
     images = torch.rand(count, *shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     return images, torch.arange(count) % 10

@@ -129,7 +129,7 @@ def test_backend_that_cannot_serve(monkeypatch):
 def test_modules_of_fastgan(backend):
     layers = [fnn.ConvNormAct2d(3, 4, 3), fnn.ConvNormAct2d(4, 4, 3, norm=False), fnn.BiasAct(4), fnn.BatchNormAct2d(4)]
     text = fastgan.explain(nn.ModuleList(layers))
-    assert row(text, "0.conv + 0.norm") == f"0.conv + 0.norm Conv2d + BatchNormAct2d yes {backend}"
+    assert row(text, "0.conv + 0.norm") == f"0.conv + 0.norm Conv2d + BatchNorm2d + leaky_relu yes {backend}"
     assert row(text, "1.conv") == f"1.conv Conv2d + leaky_relu yes {backend}"
     assert row(text, "2") == f"2 BiasAct yes {backend}" and row(text, "3") == f"3 BatchNormAct2d yes {backend}"
 

@@ -11,7 +11,6 @@ from fastgan.backends import use_backend, vendor
 from fastgan.backends.geometry import Attributes, output_size
 from fastgan.backends.layout import is_channels_last
 from fastgan.backends.reference import bias_act, conv_norm_act, norm_act
-from fastgan.backends.reference.norm_act import first_order
 from fastgan.testing import assert_close_to_gold, random_values
 
 from .grid import GPU, INTERPRETED
@@ -192,33 +191,6 @@ def test_block_sizes_of_the_table(backend, channels, monkeypatch):
     monkeypatch.setattr(tuning, "LARGE", 1)
     _check(Problem(_square(3, 2, 1, *channels, size=(4, 5)), False, torch.float16))
     _check(Problem(_square(3, 2, 1, *channels, size=(3, 3), n=1), True, torch.float32))
-
-
-def _backward_load(problem):
-    """Return what the kernels load as the gradient of norm's input, and the same by plain PyTorch."""
-    a, x, dy = problem.a, problem.x, problem.dy
-    channels = dy.shape[1]
-    norm = problem._norm(channels, "wb", 0.0)
-    saved = random_values(tuple(dy.shape), 11, DEVICE).to(dy.dtype).contiguous(memory_format=torch.channels_last)
-    attributes = (a.training, a.eps, a.norm_activation, a.norm_slope, False)
-    dx, sum_gxh, sum_g = norm_act.norm_act_bwd(dy, saved, *norm, *attributes)
-    rows = implicit.table(norm, x.dtype, a.eps)
-    rows = torch.cat((rows, first_order(rows[1], saved.numel() // channels, True, sum_g, sum_gxh)))
-    return implicit.Source(dy, 3, saved, rows, a.norm_activation, a.norm_slope), dx
-
-
-@pytest.mark.parametrize("transposed", [False, True])
-def test_load_of_the_backward_of_norm(backend, transposed, small_blocks):
-    problem = Problem(_square(3, 2, 1, 17, 5, size=(4, 3)), transposed, activation="identity", norm=None)
-    source, g = _backward_load(problem)
-    a = problem.a._replace(transposed=not transposed, stats=False)
-    got, _, _ = implicit.product(source, problem.weight, None, a)
-    gold, _, _ = conv_norm_act.conv_norm_act(g, problem.weight, *(None,) * 5, *a)
-    assert_close_to_gold(got, gold, name="product")
-    ends = (implicit.Source(problem.x), source)
-    got = implicit.weight_gradient(*(ends if transposed else ends[::-1]), problem.kernel, a)
-    gold = conv_norm_act.conv_norm_act_dw(problem.x, *(None,) * 4, g, None, problem.kernel, *problem.a)
-    assert_close_to_gold(got, gold, name="weight gradient")
 
 
 @pytest.mark.parametrize("tiles", [1, 5, 300])

@@ -53,7 +53,7 @@ def pictures(tmp_path_factory):
 def small(name: str, pictures: Path, **settings: object) -> TrainConfig:
     preset = TrainConfig.preset(name)
     model = MODELS[preset.model]
-    data = {"data": f"clips:{pictures}/clips" if model.needs_clips else f"idx:{pictures}/a"}
+    data = {"data": f"clips:{pictures}/clips" if preset.recipe().clip_length else f"idx:{pictures}/a"}
     if model.needs_second_set:
         data["data_b"] = f"idx:{pictures}/b"
     options = {key: value for key, value in SHORT.items() if key in inspect.signature(model).parameters}

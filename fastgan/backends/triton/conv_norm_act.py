@@ -41,7 +41,7 @@ class Source(NamedTuple):
     x: Tensor  # (N, C, H, W), channels_last
     load: int = 0
     saved: Vector = None  # as x
-    table: Vector = None  # (4 or 7, C)
+    table: Vector = None  # (4, C)
     activation: str = "identity"
     negative_slope: float = 0.0
 

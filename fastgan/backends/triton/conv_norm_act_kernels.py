@@ -3,11 +3,9 @@
 Tensors are channels_last, (N, H, W, C). Of each pair of constants (KERNEL, STRIDE, PADDING, DILATION) the first is for
 H. Pixels are counted in 32 bits, elements in 64. What is loaded passes through ``_loaded`` on its way into a product:
 
-    LOAD 0   v                        LOAD 1   act(norm(v))
-    LOAD 2   v act'(y), y = saved     LOAD 3   c1 g + c2 xh + c3,  g = v act'(norm(x)), x = saved
+    LOAD 0   v        LOAD 1   act(norm(v))        LOAD 2   v act'(y), y = saved
 
-A table holds a normalisation per channel, in the accumulation type: rows mean, scale = w r, bias, r, c1, c2, c3, the
-last three only for LOAD 3.
+A table holds a normalisation per channel, in the accumulation type: rows mean, scale = w r, bias, r.
 """
 
 from __future__ import annotations
@@ -37,14 +35,7 @@ def _loaded(
         if LOAD == 1:
             u = act((u - _row(table_ptr, 0, c, C)) * _row(table_ptr, 1, c, C) + _row(table_ptr, 2, c, C), SLOPE, ACT)
         else:
-            saved = tl.load(saved_ptr + offsets, mask=mask, other=0.0).to(ACC)
-            if LOAD == 2:
-                u *= dact_saved(saved, SLOPE, ACT)
-            else:
-                off = saved - _row(table_ptr, 0, c, C)
-                u *= dact(off * _row(table_ptr, 1, c, C) + _row(table_ptr, 2, c, C), SLOPE, ACT)
-                u *= _row(table_ptr, 4, c, C)
-                u += off * _row(table_ptr, 3, c, C) * _row(table_ptr, 5, c, C) + _row(table_ptr, 6, c, C)
+            u *= dact_saved(tl.load(saved_ptr + offsets, mask=mask, other=0.0).to(ACC), SLOPE, ACT)
         # padding is 0 after all this, not before
         return tl.where(mask, u, 0.0).to(v.dtype)
 
@@ -240,7 +231,7 @@ def _conv_norm_act_table_kernel(
     mean_ptr, var_ptr, weight_ptr, bias_ptr, table_ptr, C,
     EPS: tl.constexpr, AFFINE: tl.constexpr, ACC: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The first four rows of a table; AFFINE: 1 for a weight, 2 for a bias, 3 for both."""
+    """The rows of a table; AFFINE: 1 for a weight, 2 for a bias, 3 for both."""
     c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = c < C
     r = tl.rsqrt(tl.load(var_ptr + c, mask=mask, other=0.0).to(ACC) + EPS)

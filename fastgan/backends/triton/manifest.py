@@ -112,7 +112,7 @@ class _Product(NamedTuple):
 # every row of tuning.json, and for large ones the loads and stores that take most registers
 _PRODUCTS = (
     _Product("fwd", "bf16", "large", 1, 1, False),
-    _Product("fwd", "fp16", "large", 3, 2, True),
+    _Product("fwd", "fp16", "large", 2, 2, True),
     _Product("fwd", "bf16", "small", 2, 2, True),
     _Product("fwd", "bf16", "thin_in", 2, 1, False),
     _Product("fwd", "fp16", "thin_out", 1, 0, True),

@@ -40,7 +40,7 @@ class Config(NamedTuple):
 
     def stages(self, *loads: int) -> int:
         """Return num_stages, one less where a second tensor takes shared memory, see LOAD in the kernels."""
-        return self.num_stages - (max(loads) >= 2)
+        return self.num_stages - (max(loads) == 2)
 
 
 @functools.cache
