@@ -51,9 +51,11 @@ class SpectralWork(Work):
     def run(self, peer: Peer) -> Run:
         if self.dtype.itemsize == 2:
             raise Refused("weights and their norms are float32 under autocast, too")
-        own, _ = self.model(self.stock, Peer(peer.name))
+        # all in the default format, the gradients as the weights
+        plain = Peer(peer.name)
+        own, _ = self.model(self.stock, plain)
         own, read = _reader(own, peer)
-        gradients_of = [self.place(g, peer) for g in self.gradients]
+        gradients_of = [self.place(g, plain) for g in self.gradients]
         backward, found = self.case.direction == cases.BACKWARD, Results()
 
         def step() -> None:

@@ -18,6 +18,8 @@ from fastgan.nn._spectral_norm import folded_weight, read_weight
 
 _PLAIN = (Tensor, Parameter)
 Vectors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+# channels of images
+_THIN = 4
 _NO_NORM: Vectors = (None, None, None, None)
 
 
@@ -151,9 +153,15 @@ class Convolution(NamedTuple):
             a = a._replace(training=value.training, eps=value.eps)
             a = a._replace(norm_activation=value.activation, norm_slope=value.negative_slope)
         device_type = x.device.type
-        weight, bias = autocast(self.weight, device_type), self.bias
-        y, mean, var = ops.conv_norm_act.conv_norm_act(autocast(x, device_type), weight, bias, *norm, *a)
-        return y, mean, var, last
+        x, weight = autocast(x, device_type), autocast(self.weight, device_type)
+        if inside and activation != "identity" and not isinstance(value, Raw) and self._thin():
+            return *ops.conv_norm_act.conv_act_remade(x, weight, self.bias, a), last
+        return *ops.conv_norm_act.conv_norm_act(x, weight, self.bias, *norm, *a), last
+
+    def _thin(self) -> bool:
+        """Return whether to make the result again in backward: it is larger than x, and not much work."""
+        few = not self.transposed and self.groups == 1 and self.weight.shape[1] <= _THIN < self.weight.shape[0]
+        return few and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
     def foldable(self) -> bool:
         """Return whether each channel of the result has a slice of the weight in one dimension."""

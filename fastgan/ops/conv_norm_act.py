@@ -6,6 +6,7 @@ convolution knows how it depends on the weight, see ``spectral_norm_fold``.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
@@ -35,6 +36,46 @@ _conv_norm_act_dw = (
     f"conv_norm_act_dw(Tensor x, {_norm}, Tensor dy, Tensor? y, SymInt[] kernel_size, {_attributes}) -> Tensor"
 )
 _ATTRIBUTES = (None,) * len(Attributes._fields)
+
+
+_NO_NORM = (None, None, None, None)
+_calling = threading.local()
+
+
+class Remade:
+    """A result of ``conv_norm_act`` that is not kept for backward, but made again from x, weight and bias.
+
+    The same bits, since the convolution is deterministic. The two who need it, the convolution that took it and then
+    the one that made it, share one result.
+    """
+
+    def __init__(self, attributes: Attributes) -> None:
+        self.attributes = attributes
+        self._shared: tuple[bool, Tensor] | None = None
+
+    def again(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the result once more, differentiable where a graph is being made."""
+        graph, shared = torch.is_grad_enabled(), self._shared
+        self._shared = None
+        if shared is not None and shared[0] == graph:
+            return shared[1]
+        y: Tensor = conv_norm_act(x, weight, bias, *_NO_NORM, *self.attributes)[0]
+        self._shared = graph, y
+        return y
+
+
+def conv_act_remade(x: Tensor, weight: Tensor, bias: Tensor | None, a: Attributes) -> tuple[Tensor, Tensor, Tensor]:
+    """``conv_norm_act`` without a normalisation, for a result that only another call of it will take: neither keeps it.
+
+    Where x is much smaller than the result, as in a discriminator's first layer, this is most of what it would keep.
+    """
+    _calling.remade = remade = Remade(a)
+    try:
+        y, mean, var = conv_norm_act(x, weight, bias, *_NO_NORM, *a)
+    finally:
+        _calling.remade = None
+    y._fastgan_origin = remade, x, weight, bias
+    return y, mean, var
 
 
 def _edges(tensors: tuple) -> list[int]:
@@ -72,8 +113,12 @@ def _save_forward(ctx: Any, inputs: tuple, output: tuple) -> None:
     ctx.bias_dtype = None if bias is None else bias.dtype
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
-    y = output[0] if ctx.attributes.activation != "identity" else None
-    ctx.save_for_backward(x, weight, *norm, y)
+    ctx.remade, ctx.remade_x = getattr(_calling, "remade", None), None
+    y = output[0] if ctx.attributes.activation != "identity" and ctx.remade is None else None
+    origin: tuple = ()
+    if hasattr(x, "_fastgan_origin"):
+        (ctx.remade_x, *origin), x = x._fastgan_origin, None  # type: ignore[assignment]
+    ctx.save_for_backward(x, weight, *norm, y, None if ctx.remade is None else bias, *origin)
 
 
 def _input_gradients(dy: Tensor, y: Tensor | None, weight: Tensor, x: Tensor, norm: list, a: Attributes) -> tuple:
@@ -92,7 +137,10 @@ def _backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple:
     nothing = (None,) * 7
     if dy is None:
         return *nothing, *_ATTRIBUTES
-    x, weight, *norm, y = ctx.saved_tensors
+    x, weight, nw, nb, mean, var, y, bias, *origin = ctx.saved_tensors
+    norm = [nw, nb, mean, var]
+    x = x if ctx.remade_x is None else ctx.remade_x.again(*origin)
+    y = y if ctx.remade is None else ctx.remade.again(x, weight, bias)
     a = ctx.attributes
     wants_x, wants_weight, wants_bias, wants_nw, wants_nb = (_wanted(ctx, i) for i in range(5))
     dx = dw = db = dnw = dnb = None

@@ -67,12 +67,12 @@ def test_a_generator_keeps_neither_normalised_nor_activated_tensors(backend, dcg
     assert ours.images() == dict.fromkeys(hidden, 1) | ends
 
 
-def test_a_critic_keeps_one_tensor_of_each_layer(backend):
+def test_a_critic_keeps_one_tensor_of_each_layer_and_none_of_the_first(backend):
     stock, ours = both(Discriminator(64, features=8), torch.randn(BATCH, 3, 64, 64))
     activated, normalised = (BATCH, 8, 32, 32), [(BATCH, 16, 16, 16), (BATCH, 32, 8, 8), (BATCH, 64, 4, 4)]
-    first = {(BATCH, 3, 64, 64): 1, activated: 1}
-    assert stock.images() == dict.fromkeys(normalised, 2) | first
-    assert ours.images() == dict.fromkeys(normalised, 1) | first
+    image = {(BATCH, 3, 64, 64): 1}
+    assert stock.images() == dict.fromkeys(normalised, 2) | image | {activated: 1}
+    assert ours.images() == dict.fromkeys(normalised, 1) | image
 
 
 @pytest.mark.parametrize("state", ["no gradients wanted", "no_grad"])
