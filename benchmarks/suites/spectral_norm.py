@@ -58,8 +58,11 @@ class SpectralWork(Work):
         gradients_of = [self.place(g, plain) for g in self.gradients]
         backward, found = self.case.direction == cases.BACKWARD, Results()
 
+        parameters = list(own.parameters())
+
         def step() -> None:
-            own.zero_grad()
+            for parameter in parameters if backward else ():
+                parameter.grad = None
             weights = read()
             if backward:
                 torch.autograd.backward([weight for weight, _ in weights], gradients_of)
