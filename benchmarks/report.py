@@ -23,6 +23,11 @@ TITLES = {
 }
 
 
+# suites of many cases, and what these are
+LONG = {"layers": "layers", "memory": "cases of memory"}
+SPOKEN = {"step": "", "kept for backward": ", kept for backward"}
+
+
 def committed() -> list[tuple[Path, dict[str, Any]]]:
     """Result files of ``fastgan bench``, those of before left out."""
     old = {old_tables.FOLDER / name for name in old_tables.FILES}
@@ -36,6 +41,10 @@ def _cell(row: dict[str, Any] | None) -> str:
     if row["status"] != "ok":
         return row["status"]
     return f"{row['kept_bytes'] / 2**20:.2f}" if "kept_bytes" in row else f"{row['p50_ms']:.2f}"
+
+
+def _unit(row: dict[str, Any]) -> str:
+    return "MiB" if "kept_bytes" in row else "ms"
 
 
 def suite_table(result: dict[str, Any]) -> str:
@@ -73,6 +82,25 @@ def suites() -> dict[str, str]:
     return {**old_tables.blocks(), **{name: "\n\n".join(parts) for name, parts in found.items()}}
 
 
+def summary() -> str:
+    """A Markdown table of what people ask for first: mean and worst of the long suites, each case of the others."""
+    lines = ["| what | dtype | best stock | best fastgan | ratio |", "| --- | --- | --- | --- | ---: |"]
+    for _, result in sorted(committed(), key=lambda found: list(TITLES).index(found[1]["suite"])):
+        suite, found = result["suite"], table.best(result["rows"])
+        if not found:
+            continue
+        if suite in LONG:
+            ratios = [each.ratio for each in found]
+            mean = f"{table.geometric_mean(ratios):.2f}; {min(ratios):.2f}"
+            lines.append(f"| {len(found)} {LONG[suite]}: mean; worst | {result['dtype']} | | | {mean} |")
+            found = [each for each in found if suite == "memory" and each.case.endswith("step")]
+        for each in found:
+            what = each.case + SPOKEN.get(each.direction, f", {each.direction}")
+            sides = " | ".join(f"{row['provider']}, {_cell(row)} {_unit(row)}" for row in (each.stock, each.ours))
+            lines.append(f"| {what} | {result['dtype']} | {sides} | {each.ratio:.2f} |")
+    return "\n".join(lines)
+
+
 def lost() -> str:
     """A Markdown table of all rows in which the best stock provider is better."""
     rows = old_tables.ratios()
@@ -97,7 +125,7 @@ def shown_plots() -> str:
 
 # the pages, and what makes the blocks of each by their names
 PAGES: dict[Path, Callable[[], dict[str, str]]] = {
-    ROOT / "README.md": suites,
+    ROOT / "README.md": lambda: {"summary": summary()},
     DOCS / "performance.md": lambda: {"lost": lost(), "plots": shown_plots(), **suites()},
     DOCS / "training.md": lambda: {"scores": scores.block()},
 }
