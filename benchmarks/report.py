@@ -23,7 +23,7 @@ TITLES = {
 }
 
 
-# suites of many cases, and what these are
+# suites of many cases, with what these are, and directions, with what is said of them
 LONG = {"layers": "layers", "memory": "cases of memory"}
 SPOKEN = {"step": "", "kept for backward": ", kept for backward"}
 
@@ -95,7 +95,8 @@ def summary() -> str:
             lines.append(f"| {len(found)} {LONG[suite]}: mean; worst | {result['dtype']} | | | {mean} |")
             found = [each for each in found if suite == "memory" and each.case.endswith("step")]
         for each in found:
-            what = each.case + SPOKEN.get(each.direction, f", {each.direction}")
+            batch = f", batch {each.batch}" if each.batch else ""
+            what = each.case + batch + SPOKEN.get(each.direction, f", {each.direction}")
             sides = " | ".join(f"{row['provider']}, {_cell(row)} {_unit(row)}" for row in (each.stock, each.ours))
             lines.append(f"| {what} | {result['dtype']} | {sides} | {each.ratio:.2f} |")
     return "\n".join(lines)

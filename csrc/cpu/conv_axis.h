@@ -54,14 +54,14 @@ inline Axis make_axis(int64_t in, int64_t out, int64_t kernel, int64_t stride, i
   return axis;
 }
 
-// Neighbouring taps of a phase: `step` apart, from `offset` on.
+// Neighbouring taps of a phase: `step` apart, from `offset` on, with their indices into the kernel.
 struct Run {
   int64_t offset;
   std::vector<int64_t> kernel;
 };
 
-// The taps of each phase as runs of equal length; empty where they do not fall into such. A gather of k taps with
-// stride s has s runs of k / s taps.
+// The taps of each phase as runs of equal length; empty where they do not fall into such. Without dilation a
+// gather of k taps with stride s has s runs of k / s taps.
 inline std::vector<std::vector<Run>> runs_of(const Axis& axis) {
   std::vector<std::vector<Run>> result;
   size_t length = 0;

@@ -15,10 +15,11 @@ using Runs = std::vector<std::vector<Run>>;
 
 template <typename T>
 struct MinimalFilter {
-  // of each phase; of all convolutions with stride s, those of s x s smaller ones with stride 1
+  // runs of each phase
   Runs h, w;
+  // of a run, in one dimension; 0 where minimal filtering does not serve
   int64_t taps = 0, points = 0;
-  const Winograd<T>* loops = nullptr;
+  Winograd<T> loops{};
 
   MinimalFilter() = default;
   // Serves where both dimensions have runs of 2, or of 3, taps.
@@ -27,10 +28,10 @@ struct MinimalFilter {
     const int64_t length = int64_t(h[0][0].kernel.size());
     if (length != int64_t(w[0][0].kernel.size()) || (length != 2 && length != 3)) return;
     taps = length, points = length + 1;
-    loops = &gemm.winograd[length - 2];
+    loops = gemm.winograd[length - 2];
   }
 
-  explicit operator bool() const { return loops != nullptr; }
+  explicit operator bool() const { return taps != 0; }
 
   // Runs of a phase: the same number in all of them.
   int64_t runs() const { return int64_t(h[0].size() * w[0].size()); }
@@ -51,7 +52,7 @@ struct MinimalFilter {
         g[i * taps + j] = block + (rh.kernel[size_t(i)] * kernel_width + rw.kernel[size_t(j)]) * columns;
       }
     }
-    loops->filter(g, scale, to, apart);
+    loops.filter(g, scale, to, apart);
   }
 };
 

@@ -36,9 +36,9 @@ class Forward {
         weights_(overlaps_ ? PackedWeights<T>(weight, scale, gemm_.columns)
                  : filter_ ? PackedWeights<T>()
                            : PackedWeights<T>(weight, scale, h_, w_, sizes.transposed, width_, gemm_.columns)),
-        channels_(out_.channels),
         product_(filter_ ? PointProduct<T>(gemm_, filter_, h_, w_, weight, scale, sizes.transposed)
                          : PointProduct<T>()),
+        channels_(out_.channels),
         columns_(overlaps_ ? channels_ : (channels_ + gemm_.columns - 1) / gemm_.columns * gemm_.columns),
         product_columns_(filter_ ? columns_ : weights_.panels() * gemm_.columns),
         kernel_width_(weight.size(3)) {
@@ -114,8 +114,9 @@ class Forward {
     if (bands_ == 1) {
       together_ = std::clamp<int64_t>(std::min(most / (high_ * across), kBand / band(high_)), 1, samples);
       const int64_t wanted = std::max<int64_t>(1, samples / kTasks);
-      const int64_t least = (kLeastRows + high_ * across - 1) / (high_ * across);
-      if (!overlaps_ && !filter_) together_ = std::min(together_, std::max(wanted, least));
+      const int64_t rows = filter_ ? kTilesTogether / 2 : kLeastRows;
+      const int64_t least = (rows + high_ * across - 1) / (high_ * across);
+      if (!overlaps_) together_ = std::min(together_, std::max(wanted, least));
     }
     groups_ = (samples + together_ - 1) / together_;
     high_ *= side();

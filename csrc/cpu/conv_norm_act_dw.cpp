@@ -1,5 +1,5 @@
 // The weight's gradient on the CPU: for each row of the kernel a product of the small tensor's channels and the shifted
-// pixels of the big one, summed over blocks of pixels in a fixed order.
+// pixels of the big one, summed over blocks of pixels in a fixed order; or by minimal filtering, conv_point_gradient.h.
 #include "cpu/conv_norm_act.h"
 #include "cpu/conv_point_gradient.h"
 #include "cpu/tasks.h"

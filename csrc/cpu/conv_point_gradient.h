@@ -1,4 +1,4 @@
-// The weight's gradient by minimal filtering, the transpose of convolve_tiles in conv_norm_act.cpp: for each point a
+// The weight's gradient by minimal filtering, the transpose of PointProduct in conv_points.h: for each point a
 // product of the transformed tiles of both tensors, summed over blocks of tiles in a fixed order.
 #pragma once
 #include "cpu/conv_filter.h"

@@ -100,10 +100,8 @@ class PointProduct {
 
   // result [sample][high][wide][columns of all panels]
   void operator()(int64_t phase, const Band& b, T* result) const {
-    const int64_t points = filter_.points * filter_.points, tiles = b.samples * tiles_of(b.high) * tiles_of(b.wide);
-    const int64_t rows = (tiles + kTileRows - 1) / kTileRows * kTileRows;
-    // apart: what is written together must not fall on the same lines of the cache
-    const int64_t apart = rows * columns_ + kSlack;
+    const int64_t points = filter_.points * filter_.points, tiles = tiles_in(b);
+    const int64_t rows = padded(tiles), apart = rows * columns_ + kApart;
     T* products = scratch<T, 11>(points * apart);
     for (int64_t j = 0; j < weights_.panels(); j += Weights::kPanels) {
       int64_t run = 0;
@@ -111,7 +109,7 @@ class PointProduct {
         for (const Run& rw : filter_.w[size_t(phase) % filter_.w.size()]) {
           for (int64_t c = 0; c < channels_; c += Weights::kChannels) {
             const T* corner = b.pixels + (rh.offset * b.width + rw.offset) * channels_ + c;
-            multiply(phase, run, c, j, load(b, corner, c, rows), rows, products, apart);
+            multiply(phase, run, c, j, load(b, corner, c, rows), tiles, products, apart);
           }
           ++run;
         }
@@ -119,14 +117,18 @@ class PointProduct {
     }
     each_tile(b, [&](int64_t t, int64_t n, int64_t m, int64_t w) {
       T* to = result + ((n * b.high + m) * b.wide + w) * columns_;
-      filter_.loops->output(columns_, products + t * columns_, apart, to, b.wide * columns_, columns_,
-                            std::min<int64_t>(2, b.high - m), std::min<int64_t>(2, b.wide - w));
+      filter_.loops.output(columns_, products + t * columns_, apart, to, b.wide * columns_, columns_,
+                           std::min<int64_t>(2, b.high - m), std::min<int64_t>(2, b.wide - w));
     });
   }
 
  private:
   using Weights = PointWeights<T>;
+  // Between points: what is written together must not fall on the same lines of the cache.
+  static constexpr int64_t kApart = 16;
 
+  static int64_t padded(int64_t tiles) { return (tiles + kTileRows - 1) / kTileRows * kTileRows; }
+  static int64_t tiles_in(const Band& b) { return b.samples * tiles_of(b.high) * tiles_of(b.wide); }
   int64_t depth(int64_t c) const { return std::min(Weights::kChannels, channels_ - c); }
 
   template <typename F>
@@ -141,22 +143,23 @@ class PointProduct {
 
   // [point][tile][channel]
   const T* load(const Band& b, const T* corner, int64_t c, int64_t rows) const {
-    const int64_t n = depth(c), apart = rows * n + kSlack, row = b.width * channels_;
+    const int64_t n = depth(c), apart = rows * n + kApart, row = b.width * channels_;
     T* input = scratch<T, 10>(filter_.points * filter_.points * apart);
     each_tile(b, [&](int64_t t, int64_t sample, int64_t m, int64_t w) {
       const T* from = corner + (sample * b.rows + m * down_) * row + w * right_ * channels_;
-      filter_.loops->input(n, from, down_ * row, right_ * channels_, input + t * n, apart);
+      filter_.loops.input(n, from, down_ * row, right_ * channels_, input + t * n, apart);
     });
     return input;
   }
 
   // Adds what channels from c on give to the panels of the block of j.
-  void multiply(int64_t phase, int64_t run, int64_t c, int64_t j, const T* input, int64_t rows, T* products,
+  void multiply(int64_t phase, int64_t run, int64_t c, int64_t j, const T* input, int64_t tiles, T* products,
                 int64_t apart) const {
     const int64_t n = depth(c), last = std::min(j + Weights::kPanels, weights_.panels());
+    const int64_t rows = padded(tiles);
     const T** begin = scratch<const T*, 1>(rows);
     for (int64_t f = 0; f < filter_.points * filter_.points; ++f) {
-      for (int64_t i = 0; i < rows; ++i) begin[i] = input + f * (rows * n + kSlack) + i * n;
+      for (int64_t i = 0; i < rows; ++i) begin[i] = input + f * (rows * n + kApart) + std::min(i, tiles - 1) * n;
       for (int64_t panel = j; panel < last; ++panel) {
         const T* weights = weights_.panel(phase, run, c, f, panel);
         T* to = products + f * apart + panel * gemm_.columns;

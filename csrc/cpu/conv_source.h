@@ -16,7 +16,7 @@
 
 namespace fastgan {
 
-// Memory that grows; in large pages where the system has them: the products walk through it in long strides.
+// Memory that grows; what is large in large pages, where the system has them: products walk through it in long strides.
 class Memory {
  public:
   Memory() = default;
@@ -25,20 +25,23 @@ class Memory {
   ~Memory() { std::free(data_); }
 
   void* at_least(size_t bytes) {
-    if (bytes > size_) {
-      std::free(data_);
-      size_ = (bytes + kPage - 1) / kPage * kPage;
-      data_ = std::aligned_alloc(kPage, size_);
-      TORCH_CHECK(data_ != nullptr, "fastgan: out of memory, ", size_, " bytes were asked for");
+    if (bytes <= size_) return data_;
+    std::free(data_);
+    data_ = nullptr;
+    size_ = 0;
+    const size_t unit = bytes < kLarge ? kLine : kPage, size = (bytes + unit - 1) / unit * unit;
+    void* data = std::aligned_alloc(unit, size);
+    TORCH_CHECK(data != nullptr, "fastgan: out of memory, ", size, " bytes were asked for");
 #ifdef __linux__
-      madvise(data_, size_, MADV_HUGEPAGE);
+    if (unit == kPage) madvise(data, size, MADV_HUGEPAGE);
 #endif
-    }
+    data_ = data;
+    size_ = size;
     return data_;
   }
 
  private:
-  static constexpr size_t kPage = size_t(1) << 21;
+  static constexpr size_t kLine = 64, kPage = size_t(1) << 21, kLarge = kPage / 2;
   void* data_ = nullptr;
   size_t size_ = 0;
 };

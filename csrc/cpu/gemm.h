@@ -39,6 +39,7 @@ struct Gemm {
   Winograd<T> winograd[2];
 };
 
+// Values of a register, at the most.
 constexpr int64_t kSlack = 16;
 
 namespace baseline {

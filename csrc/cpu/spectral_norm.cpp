@@ -127,8 +127,8 @@ void run(std::vector<Layer<T>>& layers) {
   for (Layer<T>& layer : layers) {
     if ((layer.step & kGather) && layer.w.inner > 1) layer.w.expand(layer.c, layer.wide_c);
   }
-  each_task(layers, [](const Layer<T>& l) { return l.step == kNone ? 0 : l.w.tasks; }, pass<T>);
-  each_task(layers, [](const Layer<T>& l) { return l.step & kScatter ? l.merges() : 0; }, merge<T>);
+  each_task_of(layers, [](const Layer<T>& l) { return l.step == kNone ? 0 : l.w.tasks; }, pass<T>);
+  each_task_of(layers, [](const Layer<T>& l) { return l.step & kScatter ? l.merges() : 0; }, merge<T>);
 }
 
 // Normalises what a pass has written; leaves in `step` what has to be done once more, with x normalised first.

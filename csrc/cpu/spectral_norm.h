@@ -1,7 +1,6 @@
 // How spectral_norm looks at a weight: W [rows, columns, inner] in the order of memory, a vector x [rows, inner] and a
 // vector c [columns]. W c gives x, W x gives c; which of them is u depends on the dimension and on the memory format.
 #pragma once
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/from_blob.h>
 
@@ -10,6 +9,7 @@
 
 #include "cpu/gemm.h"
 #include "cpu/matrix.h"
+#include "cpu/tasks.h"
 #include "cpu/vectors.h"
 
 namespace fastgan {
@@ -136,14 +136,12 @@ void fold_lanes(T* acc, int64_t lanes, int64_t inner, double* totals) {
 
 // Calls f(layer, task) for all tasks of all layers, in parallel.
 template <typename Layers, typename Count, typename F>
-void each_task(Layers& layers, Count count, F f) {
+void each_task_of(Layers& layers, Count count, F f) {
   std::vector<std::pair<int64_t, int64_t>> all;
   for (size_t i = 0; i < layers.size(); ++i) {
     for (int64_t task = 0, n = count(layers[i]); task < n; ++task) all.emplace_back(i, task);
   }
-  at::parallel_for(0, int64_t(all.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) f(layers[all[i].first], all[i].second);
-  });
+  each_task(int64_t(all.size()), [&](int64_t i) { f(layers[all[i].first], all[i].second); });
 }
 
 }  // namespace fastgan

@@ -78,11 +78,11 @@ void backward(Tensors dys, Tensors weights, Tensors us, Tensors vs, const Tensor
     g.products.assign(size_t(g.w.tasks), 0.0);
   }
   const auto tasks = [](const Gradient<T>& g) { return g.w.tasks; };
-  each_task(all, tasks, dot<T>);
+  each_task_of(all, tasks, dot<T>);
   for (Gradient<T>& g : all) {
     for (const double part : g.products) g.product += part;
   }
-  each_task(all, tasks, combine<T>);
+  each_task_of(all, tasks, combine<T>);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #pragma once
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <atomic>
 
 namespace fastgan {

@@ -1,6 +1,7 @@
 // Minimal filtering in two dimensions: two neighbouring outputs of r taps from r + 1 products instead of 2 r, in each
 // dimension (S. Winograd, "Arithmetic Complexity of Computations", 1980; A. Lavin and S. Gray, "Fast Algorithms for
-// Convolutional Neural Networks", CVPR 2016). An output depends on its own r inputs alone, for infinities too.
+// Convolutional Neural Networks", CVPR 2016). An output depends on its own r inputs alone, for infinities too; a
+// weight's gradient also on inputs that the direct sum would multiply by zeros.
 // No torch header: winograd_loops.h is compiled once per instruction set.
 #pragma once
 #include <cstdint>

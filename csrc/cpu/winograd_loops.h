@@ -6,7 +6,19 @@ template <typename T, int R>
 struct MinimalLoops {
   using M = Minimal<R>;
   static constexpr int kPoints = M::kPoints, kLanes = FASTGAN_VECTOR_BYTES / sizeof(T);
-  typedef T Vec __attribute__((vector_size(FASTGAN_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+  typedef T Vec __attribute__((vector_size(FASTGAN_VECTOR_BYTES)));
+
+  // memory need not be aligned
+  template <typename V>
+  static inline __attribute__((always_inline)) V read(const T* from) {
+    V v;
+    __builtin_memcpy(&v, from, sizeof(V));
+    return v;
+  }
+  template <typename V>
+  static inline __attribute__((always_inline)) void write(T* to, const V& v) {
+    __builtin_memcpy(to, &v, sizeof(V));
+  }
 
   // sum_j row[j] d[j], where the factors are known when this is compiled
   template <typename V, typename F, int N>
@@ -55,13 +67,13 @@ struct MinimalLoops {
 #pragma GCC unroll 4
     for (int i = 0; i < kPoints; ++i) {
 #pragma GCC unroll 4
-      for (int j = 0; j < kPoints; ++j) d[i][j] = *reinterpret_cast<const V*>(from + i * row + j * column);
+      for (int j = 0; j < kPoints; ++j) d[i][j] = read<V>(from + i * row + j * column);
     }
     both(M::kInput, d, v);
 #pragma GCC unroll 4
     for (int i = 0; i < kPoints; ++i) {
 #pragma GCC unroll 4
-      for (int j = 0; j < kPoints; ++j) *reinterpret_cast<V*>(to + (i * kPoints + j) * stride) = v[i][j];
+      for (int j = 0; j < kPoints; ++j) write(to + (i * kPoints + j) * stride, v[i][j]);
     }
   }
 
@@ -79,12 +91,11 @@ struct MinimalLoops {
 #pragma GCC unroll 4
       for (int i = 0; i < kPoints; ++i) {
 #pragma GCC unroll 4
-        for (int j = 0; j < kPoints; ++j)
-          m[i][j] = *reinterpret_cast<const Vec*>(from + (i * kPoints + j) * stride + c);
+        for (int j = 0; j < kPoints; ++j) m[i][j] = read<Vec>(from + (i * kPoints + j) * stride + c);
       }
       both(M::kOutput, m, y);
       for (int64_t i = 0; i < rows; ++i) {
-        for (int64_t j = 0; j < columns; ++j) *reinterpret_cast<Vec*>(to + i * row + j * column + c) = y[i][j];
+        for (int64_t j = 0; j < columns; ++j) write(to + i * row + j * column + c, y[i][j]);
       }
     }
   }
@@ -95,13 +106,13 @@ struct MinimalLoops {
 #pragma GCC unroll 3
       for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 3
-        for (int j = 0; j < R; ++j) taps[i][j] = scale * *reinterpret_cast<const Vec*>(g[i * R + j] + c);
+        for (int j = 0; j < R; ++j) taps[i][j] = scale * read<Vec>(g[i * R + j] + c);
       }
       both(M::kFilter, taps, w);
 #pragma GCC unroll 4
       for (int i = 0; i < kPoints; ++i) {
 #pragma GCC unroll 4
-        for (int j = 0; j < kPoints; ++j) *reinterpret_cast<Vec*>(to + (i * kPoints + j) * stride + c) = w[i][j];
+        for (int j = 0; j < kPoints; ++j) write(to + (i * kPoints + j) * stride + c, w[i][j]);
       }
     }
   }
@@ -113,6 +124,7 @@ struct MinimalLoops {
 // up to a register more, and reads that much.
 template <typename T, int Width>
 struct Combine {
+  static_assert(FASTGAN_VECTOR_BYTES / sizeof(T) <= kSlack);
   static constexpr int kLanes = FASTGAN_VECTOR_BYTES / sizeof(T), kVectors = (Width + kLanes - 1) / kLanes;
   typedef T Vec __attribute__((vector_size(FASTGAN_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -15,11 +16,12 @@ from fastgan.backends.geometry import Attributes, output_channels, output_size
 from fastgan.backends.layout import is_channels_last
 from fastgan.backends.reference.activation import SAVES_INPUT
 from fastgan.nn._spectral_norm import folded_weight, read_weight
+from fastgan.ops.conv_norm_act import Origin
 
 _PLAIN = (Tensor, Parameter)
 Vectors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
-# channels of images
-_THIN = 4
+# taps times channels of a sum that costs little
+_FEW_TERMS = 128
 _NO_NORM: Vectors = (None, None, None, None)
 
 
@@ -28,7 +30,8 @@ class Raw(NamedTuple):
     convolution while it loads, so that neither result is ever written.
 
     norm is (weight, bias, mean, var), without mean and var for nothing but a memory format to be put right;
-    ``training`` says that mean and var are those of u; ``channels_last`` is the format that the finished tensor has.
+    ``training`` says that mean and var are those of u; ``channels_last`` is the format that the finished tensor has;
+    ``origin``, from what u is made again in backward.
     """
 
     u: Tensor
@@ -38,6 +41,7 @@ class Raw(NamedTuple):
     activation: str
     negative_slope: float
     channels_last: bool
+    origin: Origin | None = None
 
 
 Value = Tensor | Raw
@@ -129,17 +133,18 @@ class Convolution(NamedTuple):
         """
         on_store, on_load = (activation, "identity") if act_first else ("identity", activation)
         weight, bias, mean, var = norm
-        u, *batch, last = self.run(value, on_store, negative_slope, training, inside)
+        u, *batch, last, _ = self.run(value, on_store, negative_slope, training, inside, False)
         mean, var = batch if training else (mean, var)
         return Raw(u, (weight, bias, mean, var), training, eps, on_load, negative_slope, last)
 
     def run(
-        self, value: Value, activation: str, negative_slope: float, stats: bool, inside: bool
-    ) -> tuple[Tensor, Tensor, Tensor, bool]:
-        """Return (y, mean, var, whether torch's result would be channels last).
+        self, value: Value, activation: str, negative_slope: float, stats: bool, inside: bool, remake: bool
+    ) -> tuple[Tensor, Tensor, Tensor, bool, Origin | None]:
+        """Return (y, mean, var, whether torch's result would be channels last, the origin of y).
 
         Args:
             inside: nobody but the next convolution sees y, so its memory format is free.
+            remake: y may be made again in backward.
         """
         x, norm = (value.u, value.norm) if isinstance(value, Raw) else (value, _NO_NORM)
         last = is_channels_last(self.weight) or (value.channels_last if isinstance(value, Raw) else is_channels_last(x))
@@ -149,19 +154,23 @@ class Convolution(NamedTuple):
             stats=stats,
             channels_last=last or (inside and x.is_cpu),
         )
+        origin = None
         if isinstance(value, Raw):
             a = a._replace(training=value.training, eps=value.eps)
             a = a._replace(norm_activation=value.activation, norm_slope=value.negative_slope)
+            origin = value.origin
         device_type = x.device.type
-        x, weight = autocast(x, device_type), autocast(self.weight, device_type)
-        if inside and activation != "identity" and not isinstance(value, Raw) and self._thin():
-            return *ops.conv_norm_act.conv_act_remade(x, weight, self.bias, a), last
-        return *ops.conv_norm_act.conv_norm_act(x, weight, self.bias, *norm, *a), last
+        given, weight = autocast(x, device_type), autocast(self.weight, device_type)
+        call = ops.conv_norm_act.conv_norm_act_remade
+        (y, mean, var), made = call(given, weight, self.bias, norm, a, origin if given is x else None, remake)
+        return y, mean, var, last, made
 
-    def _thin(self) -> bool:
-        """Return whether to make the result again in backward: it is larger than x, and not much work."""
-        few = not self.transposed and self.groups == 1 and self.weight.shape[1] <= _THIN < self.weight.shape[0]
-        return few and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    def worth_remaking(self, x: Tensor) -> bool:
+        """Return whether the result is much larger than x and little work, as an image's first activations are."""
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not x.is_cpu:
+            return False
+        size = self.channels() * math.prod(self.output_size(x))
+        return math.prod(self.weight.shape[1:]) <= _FEW_TERMS and not self.transposed and size >= 2 * math.prod(x.shape[1:])
 
     def foldable(self) -> bool:
         """Return whether each channel of the result has a slice of the weight in one dimension."""
@@ -204,7 +213,8 @@ def same_padding(
 def conv_act(value: Value, conv: Convolution, activation: str, negative_slope: float, inside: bool) -> Value:
     """Return act(conv(value)); only its memory format may still have to be put right, where ``inside``."""
     if activation in SAVES_INPUT and torch.is_grad_enabled():
-        y = conv._replace(bias=None).run(value, "identity", 0.0, False, False)[0]
+        y = conv._replace(bias=None).run(value, "identity", 0.0, False, False, False)[0]
         return ops.bias_act.bias_act(y, conv.bias, activation, negative_slope)
-    y, _, _, last = conv.run(value, activation, negative_slope, False, inside)
-    return Raw(y, _NO_NORM, False, 0.0, "identity", 0.0, last) if inside else y
+    remake = inside and activation != "identity" and isinstance(value, Tensor) and conv.worth_remaking(value)
+    y, _, _, last, made = conv.run(value, activation, negative_slope, False, inside, remake)
+    return Raw(y, _NO_NORM, False, 0.0, "identity", 0.0, last, made) if inside else y

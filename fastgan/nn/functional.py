@@ -132,7 +132,7 @@ def _run_convolution(
     batch = (x.shape[0], conv.channels(), *conv.output_size(x))
     check_batch_norm(op, batch, x.device, *vectors, training, momentum, eps, prefix="norm_")
     if act_first and activation in SAVES_INPUT:
-        y = conv.run(x, "identity", 0.0, False, False)[0]
+        y = conv.run(x, "identity", 0.0, False, False, False)[0]
         return run_norm_act(y, *vectors, training, momentum, eps, activation, negative_slope, act_first)
     raw = conv.norm_act(x, vectors, training, eps, activation, negative_slope, act_first, False)
     if training:

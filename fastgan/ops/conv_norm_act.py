@@ -7,7 +7,7 @@ convolution knows how it depends on the weight, see ``spectral_norm_fold``.
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,44 +38,76 @@ _conv_norm_act_dw = (
 _ATTRIBUTES = (None,) * len(Attributes._fields)
 
 
-_NO_NORM = (None, None, None, None)
-_calling = threading.local()
-
-
 class Remade:
     """A result of ``conv_norm_act`` that is not kept for backward, but made again from x, weight and bias.
 
-    The same bits, since the convolution is deterministic. The two who need it, the convolution that took it and then
-    the one that made it, share one result.
+    The same to rounding; the same bits where our own kernels run. In one backward the convolution that took it comes
+    first and, if the one that made it will run too, leaves its copy for that.
     """
 
     def __init__(self, attributes: Attributes) -> None:
         self.attributes = attributes
         self._shared: tuple[bool, Tensor] | None = None
 
-    def again(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return the result once more, differentiable where a graph is being made."""
+    def again(self, x: Tensor, weight: Tensor, bias: Tensor | None, share: bool) -> Tensor:
+        """Return the result once more, differentiable where a graph is being made; ``share``: somebody else follows."""
         graph, shared = torch.is_grad_enabled(), self._shared
         self._shared = None
         if shared is not None and shared[0] == graph:
-            return shared[1]
-        y: Tensor = conv_norm_act(x, weight, bias, *_NO_NORM, *self.attributes)[0]
-        self._shared = graph, y
+            y = shared[1]
+        else:
+            y = conv_norm_act(x, weight, bias, None, None, None, None, *self.attributes)[0]
+        self._shared = (graph, y) if share else None
         return y
 
+    def forget(self) -> None:
+        """Drop what was left for somebody."""
+        self._shared = None
 
-def conv_act_remade(x: Tensor, weight: Tensor, bias: Tensor | None, a: Attributes) -> tuple[Tensor, Tensor, Tensor]:
-    """``conv_norm_act`` without a normalisation, for a result that only another call of it will take: neither keeps it.
 
-    Where x is much smaller than the result, as in a discriminator's first layer, this is most of what it would keep.
+class Origin(NamedTuple):
+    """How a tensor is made again: by a call of ``conv_norm_act`` without normalisation, and with what."""
+
+    remade: Remade
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+
+class _Calling(threading.local):
+    """What the next call in this thread is to save otherwise; its schema has no place for it."""
+
+    remade: Remade | None = None
+    origin: Origin | None = None
+
+    def take(self) -> tuple[Remade | None, Origin | None]:
+        taken, self.remade, self.origin = (self.remade, self.origin), None, None
+        return taken
+
+
+_calling = _Calling()
+
+
+def conv_norm_act_remade(
+    x: Tensor, weight: Tensor, bias: Tensor | None, norm: tuple, a: Attributes, origin: Origin | None, remake: bool
+) -> tuple[tuple[Tensor, Tensor, Tensor], Origin | None]:
+    """``conv_norm_act`` that keeps less for backward.
+
+    Args:
+        origin: of x, which is made again from it instead of kept.
+        remake: the result may be made again, too: nobody will see it but another call that is given its origin.
+    Returns: the results, and the first one's origin.
     """
-    _calling.remade = remade = Remade(a)
+    remake = remake and any(t is not None and t.requires_grad for t in (x, weight, bias))
+    if remake and bias is not None:
+        # torch keeps no bias, so that it may change before backward
+        bias = bias.clone()
+    _calling.remade, _calling.origin = Remade(a) if remake else None, origin
+    made = None if _calling.remade is None else Origin(_calling.remade, x, weight, bias)
     try:
-        y, mean, var = conv_norm_act(x, weight, bias, *_NO_NORM, *a)
+        return conv_norm_act(x, weight, bias, *norm, *a), made
     finally:
-        _calling.remade = None
-    y._fastgan_origin = remade, x, weight, bias
-    return y, mean, var
+        _calling.take()
 
 
 def _edges(tensors: tuple) -> list[int]:
@@ -113,12 +145,11 @@ def _save_forward(ctx: Any, inputs: tuple, output: tuple) -> None:
     ctx.bias_dtype = None if bias is None else bias.dtype
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
-    ctx.remade, ctx.remade_x = getattr(_calling, "remade", None), None
+    ctx.remade, origin = _calling.take()
+    ctx.remade_x = None if origin is None else origin.remade
     y = output[0] if ctx.attributes.activation != "identity" and ctx.remade is None else None
-    origin: tuple = ()
-    if hasattr(x, "_fastgan_origin"):
-        (ctx.remade_x, *origin), x = x._fastgan_origin, None  # type: ignore[assignment]
-    ctx.save_for_backward(x, weight, *norm, y, None if ctx.remade is None else bias, *origin)
+    kept = (x, None, None, None) if origin is None else (None, *origin[1:])
+    ctx.save_for_backward(*kept, weight, *norm, y, None if ctx.remade is None else bias)
 
 
 def _input_gradients(dy: Tensor, y: Tensor | None, weight: Tensor, x: Tensor, norm: list, a: Attributes) -> tuple:
@@ -136,13 +167,18 @@ def _input_gradients(dy: Tensor, y: Tensor | None, weight: Tensor, x: Tensor, no
 def _backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple:
     nothing = (None,) * 7
     if dy is None:
+        if ctx.remade is not None:
+            ctx.remade.forget()
         return *nothing, *_ATTRIBUTES
-    x, weight, nw, nb, mean, var, y, bias, *origin = ctx.saved_tensors
+    x, *origin, weight, nw, nb, mean, var, y, bias = ctx.saved_tensors
     norm = [nw, nb, mean, var]
-    x = x if ctx.remade_x is None else ctx.remade_x.again(*origin)
-    y = y if ctx.remade is None else ctx.remade.again(x, weight, bias)
     a = ctx.attributes
     wants_x, wants_weight, wants_bias, wants_nw, wants_nb = (_wanted(ctx, i) for i in range(5))
+    if ctx.remade_x is not None and (wants_x or wants_weight or wants_nw or wants_nb):
+        # who made x will run where its gradient is wanted
+        x = ctx.remade_x.again(*origin, share=wants_x)
+    if ctx.remade is not None:
+        y = ctx.remade.again(x, weight, bias, share=False)
     dx = dw = db = dnw = dnb = None
     graph = torch.is_grad_enabled()
     if wants_bias and y is not None and not graph and a.activation in PIECEWISE_LINEAR:

@@ -68,8 +68,8 @@ def test_a_generator_keeps_neither_normalised_nor_activated_tensors(backend, dcg
 
 
 def test_a_critic_keeps_one_tensor_of_each_layer_and_none_of_the_first(backend):
-    stock, ours = both(Discriminator(64, features=8), torch.randn(BATCH, 3, 64, 64))
-    activated, normalised = (BATCH, 8, 32, 32), [(BATCH, 16, 16, 16), (BATCH, 32, 8, 8), (BATCH, 64, 4, 4)]
+    stock, ours = both(Discriminator(64, features=32), torch.randn(BATCH, 3, 64, 64))
+    activated, normalised = (BATCH, 32, 32, 32), [(BATCH, 64, 16, 16), (BATCH, 128, 8, 8), (BATCH, 256, 4, 4)]
     image = {(BATCH, 3, 64, 64): 1}
     assert stock.images() == dict.fromkeys(normalised, 2) | image | {activated: 1}
     assert ours.images() == dict.fromkeys(normalised, 1) | image

@@ -12,7 +12,7 @@ from fastgan.testing import random_values
 from . import bodies
 from .common import check
 from .conv_cases import FORMATS
-from .conv_stem import STEM, ConvCase
+from .conv_stem import STEM, ConvCase, result_shape
 from .grid import DTYPES, NATIVE
 
 pytestmark = [
@@ -20,24 +20,39 @@ pytestmark = [
     pytest.mark.parametrize("backend", ["native"], indirect=True),
 ]
 
-# shape, channels of the result, kernel, stride, padding; odd sizes, and channels that no vector or block divides
+# shape, channels of the result, kernel, stride, padding, dilation; odd sizes, channels that no vector or block divides
 SIZES = (
-    ((4, 32, 16, 16), 33, (4, 4), (2, 2), (1, 1)),
-    ((5, 65, 15, 13), 40, (4, 4), (2, 2), (2, 0)),
-    ((17, 130, 4, 4), 35, (4, 4), (2, 2), (1, 1)),
-    ((3, 33, 11, 14), 150, (3, 3), (1, 1), (1, 1)),
-    ((64, 32, 3, 3), 32, (3, 3), (1, 1), (0, 0)),
-    ((6, 40, 7, 9), 36, (2, 2), (1, 1), (0, 1)),
-    ((6, 34, 13, 9), 32, (4, 2), (2, 1), (1, 0)),
-    ((9, 37, 12, 12), 33, (6, 6), (2, 2), (2, 2)),
-    ((4, 32, 19, 17), 48, (6, 9), (3, 3), (2, 4)),
+    ((4, 32, 16, 16), 33, (4, 4), (2, 2), (1, 1), (1, 1)),
+    ((7, 65, 15, 13), 40, (4, 4), (2, 2), (2, 0), (1, 1)),
+    ((65, 130, 4, 4), 35, (4, 4), (2, 2), (1, 1), (1, 1)),
+    ((3, 33, 11, 14), 150, (3, 3), (1, 1), (1, 1), (1, 1)),
+    ((64, 32, 3, 3), 32, (3, 3), (1, 1), (0, 0), (1, 1)),
+    ((6, 40, 7, 9), 36, (2, 2), (1, 1), (0, 1), (1, 1)),
+    ((6, 34, 13, 9), 32, (4, 2), (2, 1), (1, 0), (1, 1)),
+    ((9, 37, 12, 12), 33, (6, 6), (2, 2), (2, 2), (1, 1)),
+    ((8, 32, 19, 17), 48, (6, 6), (3, 3), (2, 2), (1, 1)),
+    ((8, 33, 19, 17), 34, (9, 9), (3, 3), (4, 4), (1, 1)),
+    ((8, 32, 16, 15), 35, (3, 3), (2, 2), (2, 2), (2, 2)),
 )
 CASES = [
-    ConvCase(*size, transposed=transposed, dtype=dtype, lazy=lazy, layout=FORMATS[i % 2],
-             cotangents=FORMATS[(i + lazy) % 2], activation="silu", after="tanh" if lazy else "identity", bias=lazy)
+    ConvCase(*size, transposed=transposed, dtype=dtype, lazy=lazy, layout=FORMATS[i // 2 % 2],
+             cotangents=FORMATS[(i // 2 + lazy) % 2], weight_layout=FORMATS[i % 3 // 2], activation="silu",
+             after="tanh" if lazy else "identity", bias=lazy)
     for i, (size, transposed, lazy) in enumerate(product(SIZES, (False, True), (False, True)))
-    for dtype in (DTYPES if i % 8 == 1 else (torch.float32, torch.float64))
+    for dtype in (DTYPES if i % 4 == 1 + i // 4 % 2 * 2 else (torch.float32, torch.float64))
 ]  # fmt: skip
+
+
+def tiles(case):
+    """Return the tiles of 2x2 outputs of what gathers and what scatters, in all samples."""
+    out = result_shape(case)
+    small, big = (case.shape, out) if case.transposed else (out, case.shape)
+    positions = small[2:], [-(-size // stride) for size, stride in zip(big[2:], case.stride, strict=True)]
+    return [case.shape[0] * ((h + 1) // 2) * ((w + 1) // 2) for h, w in positions]
+
+
+def test_all_cases_are_large_enough(backend):
+    assert all(min(tiles(case)) >= 64 for case in CASES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -61,7 +76,7 @@ def test_every_value_is_written(backend, case, nan_in_new_memory):
 @pytest.mark.parametrize("size", [(4, 2, 1), (3, 1, 1)], ids=["k4s2", "k3s1"])
 def test_what_is_not_finite_reaches_no_further_than_in_torch(backend, size, transposed, value):
     kernel, stride, padding = size
-    x = random_values((2, 32, 14, 14), 0)
+    x = random_values((4, 32, 14, 14), 0)
     x[1, 3, 6, 7] = value
     weight = random_values((32, 32, kernel, kernel), 1)
     stock, ours = (F.conv_transpose2d, conv_transpose_norm_act) if transposed else (F.conv2d, conv_norm_act)
