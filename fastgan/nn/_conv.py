@@ -169,8 +169,8 @@ class Convolution(NamedTuple):
         """Return whether the result is much larger than x and little work, as an image's first activations are."""
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not x.is_cpu:
             return False
-        size = self.channels() * math.prod(self.output_size(x))
-        return math.prod(self.weight.shape[1:]) <= _FEW_TERMS and not self.transposed and size >= 2 * math.prod(x.shape[1:])
+        larger = self.channels() * math.prod(self.output_size(x)) >= 2 * math.prod(x.shape[1:])
+        return larger and not self.transposed and math.prod(self.weight.shape[1:]) <= _FEW_TERMS
 
     def foldable(self) -> bool:
         """Return whether each channel of the result has a slice of the weight in one dimension."""

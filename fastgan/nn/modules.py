@@ -129,7 +129,10 @@ class BatchNormAct2d(nn.BatchNorm2d):
 
 
 class SyncBatchNormAct2d(BatchNormAct2d, nn.SyncBatchNorm):
-    """``BatchNormAct2d`` with statistics over all processes, which ``convert_sync_batchnorm`` makes of one."""
+    """``BatchNormAct2d`` with statistics over all processes, which ``convert_sync_batchnorm`` makes of one.
+
+    Differentiable once.
+    """
 
 
 KINDS[BatchNormAct2d] = KINDS[SyncBatchNormAct2d] = NORM

@@ -58,7 +58,7 @@ class Sequential(nn.Sequential):
     Same arguments, children, names and state_dict as ``torch.nn.Sequential``. Groups are a convolution with a norm, an
     activation or both after it, in either order, and norm -> activation or activation -> norm without a convolution.
     Between two convolutions neither the normalised nor the activated tensor is written: the second convolution applies
-    norm and activation of the first while it loads, and only the first one's plain result is kept for backward.
+    norm and activation of the first while it loads, and at most the first one's plain result is kept for backward.
     A group runs child by child where fusing could be noticed: children with hooks, with a forward of their own, in a
     state fastgan does not serve, or where no fast backend is there. ``fastgan.explain`` lists what runs how, and why.
     Differentiable twice.

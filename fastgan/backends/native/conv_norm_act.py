@@ -24,6 +24,8 @@ _MATMUL = vendor.Pointwise(bias_act, norm_act, matmul.convolution, matmul.weight
 # terms of a sum from which on torch's matrix products beat its convolutions in bfloat16, where the processor has units
 # for it: 4096 was measured to win by 2 to 5, 1024 to lose by 2 (design.md, section 7)
 _LONG = 2048
+# samples of one pixel up to which the vendor's product wins: 1 does by 2 and more, 16 does not always
+_FEW_LATENTS = 8
 # channels from which on a copy with channels innermost pays
 _MANY = 16
 
@@ -45,7 +47,9 @@ def _around(
     if x.dim() != 4 or a.groups != 1 or x.numel() == 0 or (dy is not None and dy.numel() == 0):
         return _VENDOR
     if not _multiplies(x.dtype):
-        return None
+        # packing the weight would take longer than one product with few rows
+        latents = a.transposed and x.shape[2:].numel() == 1 and x.shape[0] <= _FEW_LATENTS
+        return _VENDOR if latents and x.dtype == torch.float32 else None
     long = x.shape[1] * math.prod(kernel_size) >= _LONG and set(a.dilation) == {1}
     return _MATMUL if long else _VENDOR
 
