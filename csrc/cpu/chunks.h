@@ -8,6 +8,7 @@
 #include <cstring>
 #include <vector>
 
+#include "cpu/memory.h"
 #include "cpu/span.h"
 #include "cpu/vectors.h"
 
@@ -168,13 +169,6 @@ class Chunks {
     return total;
   }
 
-  // Memory of this thread for converted chunks; it stays allocated, since fresh pages cost more than the conversion.
-  static T* scratch(int64_t elements) {
-    static thread_local std::vector<T> memory;
-    if (int64_t(memory.size()) < elements) memory.resize(size_t(elements));
-    return memory.data();
-  }
-
   int64_t task_rows() const { return std::max<int64_t>(1, kTask / lanes_) * (lanes_ / channels_); }
 
   static void advance(Span<T>& s, int64_t lanes) {
@@ -188,7 +182,7 @@ class Chunks {
   void visit(const Operands& operands, Span<T>& span, Place place, int64_t count, Body& body) const {
     const bool converts = storage_ == Storage::float16;
     const int64_t size = place.rows * place.width + place.tail, unit = converts ? int64_t(sizeof(T)) : item_;
-    T* buffer = converts ? scratch(5 * size) : nullptr;
+    T* buffer = converts ? scratch<T, 12>(5 * size) : nullptr;
     auto in = [&](const char* from, int64_t slot) -> const void* {
       if (from == nullptr || !converts) return from == nullptr ? nullptr : from + place.offset * item_;
       each_run(place, [&](int64_t at, int64_t to, int64_t n) {

@@ -161,8 +161,6 @@ class Forward {
     if (moments != nullptr) statistics(result, count, moments);
   }
 
-  static int64_t padded(int64_t count) { return (count + kTileRows - 1) / kTileRows * kTileRows; }
-
   void multiply(const PhaseWeights& weights, const T** begin, int64_t rows, T* result) const {
     if (weights.depth == 0) std::fill_n(result, rows * product_columns_, T(0));
     bool first = true;
@@ -180,10 +178,11 @@ class Forward {
 
   // The loaded pixels times all taps.
   T* products(int64_t pixels, const T* band) const {
-    const T** begin = scratch<const T*, 1>(padded(pixels));
-    for (int64_t i = 0; i < padded(pixels); ++i) begin[i] = band + std::min(i, pixels - 1) * source_.image.channels;
-    T* result = scratch<T, 6>(padded(pixels) * product_columns_);
-    multiply(weights_.phases[0], begin, padded(pixels), result);
+    const T** begin = scratch<const T*, 1>(whole_tiles(pixels));
+    for (int64_t i = 0; i < whole_tiles(pixels); ++i)
+      begin[i] = band + std::min(i, pixels - 1) * source_.image.channels;
+    T* result = scratch<T, 6>(whole_tiles(pixels) * product_columns_);
+    multiply(weights_.phases[0], begin, whole_tiles(pixels), result);
     return result;
   }
 
@@ -214,7 +213,7 @@ class Forward {
 
   T* convolve(const PhaseWeights& weights, const Phase& pw, const Block& b, const T* band, int64_t count) const {
     const int64_t c = source_.image.channels;
-    const T** begin = scratch<const T*, 1>(padded(count));
+    const T** begin = scratch<const T*, 1>(whole_tiles(count));
     int64_t i = 0;
     for (int64_t n = 0; n < b.n1 - b.n0; ++n) {
       for (int64_t m = 0; m < b.high; ++m) {
@@ -222,9 +221,9 @@ class Forward {
         for (int64_t w = 0; w < pw.count; ++w) begin[i++] = row + w * w_.step * c;
       }
     }
-    for (; i < padded(count); ++i) begin[i] = begin[count - 1];
-    T* result = scratch<T, 2>(padded(count) * columns_);
-    multiply(weights, begin, padded(count), result);
+    for (; i < whole_tiles(count); ++i) begin[i] = begin[count - 1];
+    T* result = scratch<T, 2>(whole_tiles(count) * columns_);
+    multiply(weights, begin, whole_tiles(count), result);
     return result;
   }
 

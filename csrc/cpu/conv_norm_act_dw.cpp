@@ -19,8 +19,7 @@ class WeightGradient {
       : big_(big), small_(small), kh_(kh), kw_(kw), sizes_(sizes) {
     const int64_t channels = small.image.channels, positions = small.image.height, across = small.image.width;
     parts_ = (channels + kChannels - 1) / kChannels;
-    part_ = (channels + parts_ - 1) / parts_;
-    part_ = (part_ + kTileRows - 1) / kTileRows * kTileRows;
+    part_ = whole_tiles((channels + parts_ - 1) / parts_);
     parts_ = (channels + part_ - 1) / part_;
     high_ = std::clamp<int64_t>(kPixels / across, 1, positions);
     bands_ = (positions + high_ - 1) / high_;
@@ -108,16 +107,13 @@ class WeightGradient {
   // [tile][pixel][kTileRows] of the channels from c0.
   const T* pack_small(int64_t n0, int64_t n1, int64_t m0, int64_t high, int64_t c0, int64_t pixels) const {
     const Image& small = small_.image;
-    T* rows = scratch<T, 5>(pixels * small.channels);
+    T* rows = scratch<T, 5>(pixels * small.channels + kSlack);
     small_.load(gemm_, n0, n1, m0, high, 1, 0, small.width, rows);
-    T* a = scratch<T, 1>(pixels * part_);
+    T* a = scratch<T, 1>(pixels * part_ + kSlack);
     for (int64_t r = 0; r < part_; r += kTileRows) {
-      const int64_t valid = std::clamp<int64_t>(small.channels - c0 - r, 0, kTileRows);
-      for (int64_t p = 0; p < pixels; ++p) {
-        const T* from = rows + p * small.channels + c0 + r;
-        T* to = a + (r * pixels + p * kTileRows);
-        for (int64_t i = 0; i < kTileRows; ++i) to[i] = i < valid ? from[i] : T(0);
-      }
+      // channels that are not there belong to rows that nobody reads
+      const T* from = rows + std::min(c0 + r, small.channels - 1);
+      gemm_.combine_rows(pixels, from, small.channels, {}, a + r * pixels);
     }
     return a;
   }
@@ -126,7 +122,7 @@ class WeightGradient {
   void pack_big(const T* from, int64_t rows, T* to) const {
     const int64_t across = small_.image.width, stride = sizes_.stride[1] * big_.image.channels;
     for (int64_t r = 0; r < rows; ++r, from += width_ * big_.image.channels) {
-      gemm_.pack(across, from, stride, to);
+      gemm_.combine_columns(across, from, stride, {}, to);
       to += across * gemm_.columns;
     }
   }

@@ -21,8 +21,7 @@ class PointGradient {
     together_ = bands_ == 1 ? std::clamp<int64_t>(kTiles / (high_ * across_), 1, image.samples) : 1;
     blocks_ = (image.samples + together_ - 1) / together_ * bands_;
     parts_ = (image.channels + kChannels - 1) / kChannels;
-    part_ = (image.channels + parts_ - 1) / parts_;
-    part_ = (part_ + kTileRows - 1) / kTileRows * kTileRows;
+    part_ = whole_tiles((image.channels + parts_ - 1) / parts_);
     parts_ = (image.channels + part_ - 1) / part_;
     panels_ = (big.image.channels + gemm_.columns - 1) / gemm_.columns;
     row_ = panels_ * gemm_.columns;
@@ -90,6 +89,7 @@ class PointGradient {
   template <int N, typename F>
   static Terms<T> terms(F row, F column, int64_t down, int64_t right) {
     Terms<T> result;
+    result.count = 0;
     for (int i = 0; i < N; ++i) {
       for (int j = 0; j < N; ++j) {
         if (row(i) == 0 || column(j) == 0) continue;

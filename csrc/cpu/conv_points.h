@@ -101,7 +101,7 @@ class PointProduct {
   // result [sample][high][wide][columns of all panels]
   void operator()(int64_t phase, const Band& b, T* result) const {
     const int64_t points = filter_.points * filter_.points, tiles = tiles_in(b);
-    const int64_t rows = padded(tiles), apart = rows * columns_ + kApart;
+    const int64_t rows = whole_tiles(tiles), apart = rows * columns_ + kApart;
     T* products = scratch<T, 11>(points * apart);
     for (int64_t j = 0; j < weights_.panels(); j += Weights::kPanels) {
       int64_t run = 0;
@@ -127,7 +127,6 @@ class PointProduct {
   // Between points: what is written together must not fall on the same lines of the cache.
   static constexpr int64_t kApart = 16;
 
-  static int64_t padded(int64_t tiles) { return (tiles + kTileRows - 1) / kTileRows * kTileRows; }
   static int64_t tiles_in(const Band& b) { return b.samples * tiles_of(b.high) * tiles_of(b.wide); }
   int64_t depth(int64_t c) const { return std::min(Weights::kChannels, channels_ - c); }
 
@@ -156,7 +155,7 @@ class PointProduct {
   void multiply(int64_t phase, int64_t run, int64_t c, int64_t j, const T* input, int64_t tiles, T* products,
                 int64_t apart) const {
     const int64_t n = depth(c), last = std::min(j + Weights::kPanels, weights_.panels());
-    const int64_t rows = padded(tiles);
+    const int64_t rows = whole_tiles(tiles);
     const T** begin = scratch<const T*, 1>(rows);
     for (int64_t f = 0; f < filter_.points * filter_.points; ++f) {
       for (int64_t i = 0; i < rows; ++i) begin[i] = input + f * (rows * n + kApart) + std::min(i, tiles - 1) * n;

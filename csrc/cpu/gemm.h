@@ -11,6 +11,9 @@ namespace fastgan {
 // Rows of a tile of the product.
 constexpr int64_t kTileRows = 6;
 
+// The rows of as many tiles as `rows` need.
+inline int64_t whole_tiles(int64_t rows) { return (rows + kTileRows - 1) / kTileRows * kTileRows; }
+
 // Where `width` pixels of `channels` values lie in a tensor: strides in elements.
 struct Pixels {
   int64_t width, channels, pixel_stride, channel_stride;
@@ -27,8 +30,6 @@ struct Gemm {
   // Tensor to [width][channels] with pixels `stride` apart, and back, by storage.
   void (*load)(Storage storage, const void* from, Pixels pixels, T* to, int64_t stride);
   void (*store)(Storage storage, const T* from, int64_t stride, void* to, Pixels pixels);
-  // `columns` values of each of n pixels `stride` apart, one after another.
-  void (*pack)(int64_t n, const T* from, int64_t stride, T* to);
   // Rounds to the storage and back.
   void (*round)(Storage storage, T* values, int64_t n);
   // Sums of neighbours at `count` places `step` apart, as many values of each place as a tile has columns or rows, one

@@ -49,15 +49,6 @@ struct Tile {
     run(k, at, b, c, stride, first);
   }
 
-  static void pack(int64_t n, const T* from, int64_t stride, T* to) {
-    for (int64_t i = 0; i < n; ++i) {
-      Vec* out = reinterpret_cast<Vec*>(to + i * kColumns);
-      const Vec* in = reinterpret_cast<const Vec*>(from + i * stride);
-      out[0] = in[0];
-      out[1] = in[1];
-    }
-  }
-
   static void packed(int64_t k, const T* a, const T* b, T* c, int64_t stride, bool first) {
     auto at = [=](int r, int64_t i) __attribute__((always_inline)) { return a[i * kTileRows + r]; };
     run(k, at, b, c, stride, first);
@@ -136,7 +127,6 @@ Gemm<T> gemm() {
       [](Storage storage, const T* from, int64_t stride, void* to, Pixels pixels) {
         by_storage<T>(storage, [&](auto move) { move.store(from, stride, to, pixels); });
       },
-      Tile<T>::pack,
       [](Storage storage, T* values, int64_t n) {
         if (storage != Storage::exact) by_storage<T>(storage, [&](auto move) { move.round(values, n); });
       },

@@ -67,8 +67,8 @@ template <typename T>
 double gather(const Layer<T>& layer, const T* rows, int64_t row, int64_t count) {
   const Matrix<T>& w = layer.w;
   const int64_t most = kTerms * w.lanes;
-  T* acc = matrix_scratch<T, 1>(kMatrixRows * w.lanes);
-  double* totals = matrix_scratch<double, 5>(kMatrixRows * w.inner);
+  T* acc = scratch<T, 1>(kMatrixRows * w.lanes);
+  double* totals = scratch<double, 5>(kMatrixRows * w.inner);
   std::fill_n(totals, count * w.inner, 0.0);
   for (int64_t at = 0; at < w.row_size; at += most) {
     std::fill_n(acc, count * w.lanes, T(0));
@@ -85,10 +85,10 @@ template <typename T>
 void pass(Layer<T>& layer, int64_t task) {
   const Matrix<T>& w = layer.w;
   const bool scatters = layer.step & kScatter, sums_inner = scatters && w.inner > 1;
-  T* rows_buffer = matrix_scratch<T, 0>(w.storage == Storage::exact ? 0 : kMatrixRows * w.row_size);
-  T* tiles = matrix_scratch<T, 2>(kMatrixRows * w.lanes);
+  T* rows_buffer = scratch<T, 0>(w.storage == Storage::exact ? 0 : kMatrixRows * w.row_size);
+  T* tiles = scratch<T, 2>(kMatrixRows * w.lanes);
   T* partial = layer.partial + task * w.columns;
-  T* acc = sums_inner ? matrix_scratch<T, 3>(w.row_size) : partial;
+  T* acc = sums_inner ? scratch<T, 3>(w.row_size) : partial;
   if (scatters) std::fill_n(acc, w.row_size, T(0));
   double squares = 0;
   for (int64_t row = task * w.task_rows, end = w.task_end(task); row < end; row += kMatrixRows) {
@@ -200,7 +200,7 @@ void power_iteration(Tensors weights, Tensors us, Tensors vs, at::IntArrayRef di
     layers.push_back({Matrix<T>(weights[i], dims[i])});
     memory += layers.back().memory();
   }
-  T* at = matrix_scratch<T, 4>(memory);
+  T* at = scratch<T, 4>(memory);
   for (size_t i = 0; i < layers.size(); ++i) {
     at = layers[i].place(at);
     layers[i].w.load_vectors(us[i], vs[i], layers[i].x, layers[i].c);

@@ -9,6 +9,7 @@
 
 #include "cpu/gemm.h"
 #include "cpu/matrix.h"
+#include "cpu/memory.h"
 #include "cpu/tasks.h"
 #include "cpu/vectors.h"
 
@@ -21,14 +22,6 @@ using Tensors = at::TensorList;
 constexpr int64_t kMatrixTask = 1 << 17, kMostRows = 256, kTerms = 128;
 template <typename T>
 constexpr int64_t kMatrixLanes = kLineBytes / int64_t(sizeof(T));
-
-// Memory of this thread, one piece a slot; it stays allocated, since fresh pages cost more than the arithmetic.
-template <typename T, int Slot>
-T* matrix_scratch(int64_t size) {
-  static thread_local std::vector<T> memory;
-  if (int64_t(memory.size()) < size) memory.resize(size_t(size));
-  return memory.data();
-}
 
 template <typename T>
 class Matrix {

@@ -19,7 +19,7 @@ struct Gradient {
 template <typename T>
 void dot(Gradient<T>& g, int64_t task) {
   const Matrix<T>& w = g.w;
-  T* buffer = matrix_scratch<T, 0>(w.storage == Storage::exact ? 0 : 2 * kMatrixRows * w.row_size);
+  T* buffer = scratch<T, 0>(w.storage == Storage::exact ? 0 : 2 * kMatrixRows * w.row_size);
   T acc[kMatrixLanes<T>];
   double total = 0;
   for (int64_t row = task * w.task_rows, end = w.task_end(task); row < end; row += kMatrixRows) {
@@ -39,8 +39,8 @@ template <typename T>
 void combine(Gradient<T>& g, int64_t task) {
   const Matrix<T>& w = g.w;
   const bool exact = w.storage == Storage::exact;
-  T* buffer = matrix_scratch<T, 0>(exact ? 0 : 2 * kMatrixRows * w.row_size);
-  T* tile = matrix_scratch<T, 2>(w.lanes);
+  T* buffer = scratch<T, 0>(exact ? 0 : 2 * kMatrixRows * w.row_size);
+  T* tile = scratch<T, 2>(w.lanes);
   const T scale = T(1 / g.sigma), factor = T(g.product / (g.sigma * g.sigma));
   for (int64_t row = task * w.task_rows, end = w.task_end(task); row < end; row += kMatrixRows) {
     const int64_t count = std::min(kMatrixRows, end - row), size = count * w.row_size;
@@ -66,7 +66,7 @@ void backward(Tensors dys, Tensors weights, Tensors us, Tensors vs, const Tensor
     const Matrix<T>& w = all.back().w;
     memory += w.rows * w.inner + w.columns + w.row_size;
   }
-  T* at = matrix_scratch<T, 4>(memory);
+  T* at = scratch<T, 4>(memory);
   for (size_t i = 0; i < all.size(); ++i) {
     Gradient<T>& g = all[i];
     g.x = at;

@@ -28,11 +28,11 @@ struct Minimal<3> {
   static constexpr double kFilter[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
 };
 
-// A sum of at most four values that lie `offset` from each other.
+// A sum of 1, 2 or 4 values, each at an offset and times a factor; as it is made, the value itself.
 template <typename T>
 struct Terms {
-  int64_t count = 0, offset[4];
-  T factor[4];
+  int64_t count = 1, offset[4] = {0};
+  T factor[4] = {1};
 };
 
 template <typename T>
