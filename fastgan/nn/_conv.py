@@ -167,10 +167,11 @@ class Convolution(NamedTuple):
 
     def worth_remaking(self, x: Tensor) -> bool:
         """Return whether the result is much larger than x and little work, as an image's first activations are."""
+        if self.transposed or math.prod(self.weight.shape[1:]) > _FEW_TERMS:
+            return False
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not x.is_cpu:
             return False
-        larger = self.channels() * math.prod(self.output_size(x)) >= 2 * math.prod(x.shape[1:])
-        return larger and not self.transposed and math.prod(self.weight.shape[1:]) <= _FEW_TERMS
+        return self.channels() * math.prod(self.output_size(x)) >= 2 * math.prod(x.shape[1:])
 
     def foldable(self) -> bool:
         """Return whether each channel of the result has a slice of the weight in one dimension."""

@@ -98,12 +98,14 @@ def conv_norm_act_remade(
         remake: the result may be made again, too: nobody will see it but another call that is given its origin.
     Returns: the results, and the first one's origin.
     """
-    remake = remake and any(t is not None and t.requires_grad for t in (x, weight, bias))
-    if remake and bias is not None:
+    made = None
+    if remake and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         # torch keeps no bias, so that it may change before backward
-        bias = bias.clone()
-    _calling.remade, _calling.origin = Remade(a) if remake else None, origin
-    made = None if _calling.remade is None else Origin(_calling.remade, x, weight, bias)
+        bias = None if bias is None else bias.clone()
+        made = Origin(Remade(a), x, weight, bias)
+    if made is None and origin is None:
+        return conv_norm_act(x, weight, bias, *norm, *a), None
+    _calling.remade, _calling.origin = made and made.remade, origin
     try:
         return conv_norm_act(x, weight, bias, *norm, *a), made
     finally:
