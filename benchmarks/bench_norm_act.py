@@ -1,4 +1,7 @@
-"""BatchNorm + LeakyReLU, stock and fused: ``pytest benchmarks --benchmark-only``."""
+"""BatchNorm + LeakyReLU forward and backward, stock and fused: ``pytest benchmarks --benchmark-only``.
+
+The table in docs/performance.md is of ``COMMAND`` in ``benchmarks/norm_act.py``.
+"""
 
 from __future__ import annotations
 
@@ -52,5 +55,6 @@ def _providers(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> dict[
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=cases.name)
 @pytest.mark.parametrize("shape", cases.NORM_ACT, ids=str)
 def test_norm_act(benchmark: Callable, shape: tuple[int, ...], dtype: torch.dtype, layout: str, provider: str) -> None:
-    benchmark.group = f"{shape} {cases.name(dtype)} {layout}"
+    benchmark.group = f"{shape} | {cases.name(dtype)} | {layout}"
+    benchmark.extra_info.update(provider=provider, threads=torch.get_num_threads(), torch=torch.__version__)
     benchmark(_providers(shape, dtype, layout)[provider])

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import old_tables, results, scores, table
+from benchmarks import norm_act, results, scores, table
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -29,10 +29,8 @@ SPOKEN = {"step": "", "kept for backward": ", kept for backward"}
 
 
 def committed() -> list[tuple[Path, dict[str, Any]]]:
-    """Result files of ``fastgan bench``, those of before left out."""
-    old = {old_tables.FOLDER / name for name in old_tables.FILES}
-    paths = sorted(path for path in results.RESULTS.glob("*/*.json") if path not in old)
-    return [(path, results.read(path)) for path in paths]
+    """Result files of ``fastgan bench``."""
+    return [(path, results.read(path)) for path in sorted(results.RESULTS.glob("*/*.json"))]
 
 
 def _cell(row: dict[str, Any] | None) -> str:
@@ -57,7 +55,7 @@ def suite_table(result: dict[str, Any]) -> str:
         case, direction, batch = key
         by_name = {row["provider"]: row for row in rows}
         cells = " | ".join(_cell(by_name.get(name)) for name in names)
-        what = case if direction in ("step", "kept for backward") else f"{case}, {direction}"
+        what = case if direction in SPOKEN else f"{case}, {direction}"
         lines.append(f"| {what} | {batch or ''} | {cells} | {f'{ratios[key]:.2f}' if key in ratios else ''} |")
     if ratios:
         values = list(ratios.values())
@@ -79,7 +77,7 @@ def suites() -> dict[str, str]:
         partly = "" if result["complete"] else " Part of the suite."
         head = f"{TITLES[result['suite']]}{partly} {result['dtype']}, {machine}, `{result['command']}`:"
         found.setdefault(f"bench {result['suite']}", []).append(f"{head}\n\n{suite_table(result)}")
-    return {**old_tables.blocks(), **{name: "\n\n".join(parts) for name, parts in found.items()}}
+    return {"norm_act": norm_act.block(), **{name: "\n\n".join(parts) for name, parts in found.items()}}
 
 
 def summary() -> str:
@@ -104,7 +102,7 @@ def summary() -> str:
 
 def lost() -> str:
     """A Markdown table of all rows in which the best stock provider is better."""
-    rows = old_tables.ratios()
+    rows = norm_act.ratios()
     for _, result in committed():
         where = f"{result['suite']}, {result['dtype']}, {result['device']}"
         for each in table.best(result["rows"]):

@@ -45,7 +45,7 @@ def test_rows_that_lose_are_listed(report, monkeypatch):
     better = [r | {"case": "another", "p50_ms": 1 / r["p50_ms"]} for r in rows]
     result = {"suite": "layers", "dtype": "float32", "device": "a CPU", "rows": rows + better}
     monkeypatch.setattr(report, "committed", lambda: [(None, result)])
-    monkeypatch.setattr(report.old_tables, "ratios", lambda: [])
+    monkeypatch.setattr(report.norm_act, "ratios", lambda: [])
     assert report.lost().splitlines()[2:] == [
         "| layers, float32, a CPU | a layer, forward, batch 64 | eager | fastgan | 0.50 |"
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from benchmarks import old_tables, peers, plots, report, results, run, table, timing
+from benchmarks import norm_act, peers, plots, report, results, run, table, timing
 from fastgan.__main__ import main
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 def test_every_committed_file_fits_the_schema():
     schema = results.schema()
     jsonschema.Draft202012Validator.check_schema(schema)
-    assert all((old_tables.FOLDER / name).is_file() for name in old_tables.FILES)
+    assert norm_act.PATH.is_file()
     found = report.committed()
     assert found
     for path, result in found:
