@@ -12,19 +12,22 @@ DATA, COUNT = "mnist5k", 1000
 
 
 def block() -> str:
-    """A Markdown table: a row for each preset that was scored on so many images of that data set."""
+    """A Markdown table: of each preset that was scored on so many images of that data set, and of its real images."""
     lines = ["| preset | KID before | KID after | Fréchet | precision | recall | classifier |"]
     lines.append(f"| --- |{' ---: |' * 6}")
     for path in sorted(PRESETS.glob("*.scores.json")):
         scores = json.loads(path.read_text())
         if (scores["data"], scores["n"]) == (DATA, COUNT):
-            lines.append(_row(path.name.removesuffix(".scores.json"), scores["rows"]))
+            lines += _rows(path.name.removesuffix(".scores.json"), {row["name"]: row for row in scores["rows"]})
     return "\n".join(lines)
 
 
-def _row(preset: str, rows: list[dict[str, Any]]) -> str:
-    before, after = (next(row for row in rows if row["name"] == name) for name in ("before", "after"))
-    mean, std = after["kid"]
-    kid = f"{before['kid'][0]:.3f} | {mean:.3f} +- {std:.3f}"
-    others = f"{after['frechet']:.1f} | {after['precision']:.2f} | {after['recall']:.2f}"
-    return f"| `{preset}` | {kid} | {others} | {after['classifier_score']:.2f} |"
+def _rows(preset: str, rows: dict[str, dict[str, Any]]) -> list[str]:
+    before = f"{rows['before']['kid'][0]:.3f}"
+    return [f"| `{preset}` | {before} | {_cells(rows['after'])} |", f"| its floor | | {_cells(rows['floor'])} |"]
+
+
+def _cells(row: dict[str, Any]) -> str:
+    mean, std = row["kid"]
+    others = f"{row['frechet']:.1f} | {row['precision']:.2f} | {row['recall']:.2f}"
+    return f"{mean:.3f} +- {std:.3f} | {others} | {row['classifier_score']:.2f}"
