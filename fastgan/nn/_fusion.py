@@ -25,6 +25,7 @@ from fastgan.nn._layers import (
     kind_of,
     stock_activation,
 )
+from fastgan.nn._parts import part_by_part, parts_of
 from fastgan.nn._plain import why_not_here
 from fastgan.nn._reasons import (
     shows_output,
@@ -55,19 +56,30 @@ def count_batch(norm: _BatchNorm, vectors: Vectors) -> tuple[bool, float, Vector
 
 
 def fused_norm_act(
-    x: Tensor, norm: _BatchNorm, activation: str, negative_slope: float, act_first: bool
+    x: Tensor, norm: _BatchNorm, activation: str, negative_slope: float, act_first: bool, parts: int = 1
 ) -> Tensor | None:
-    """Return batch norm and activation of x by one op, None if that cannot be. Counts the batch as torch does."""
+    """Return batch norm and activation of x by one op, None if that cannot be. Counts the batch as torch does.
+
+    Args:
+        parts: of the batch, each of which has its own op and is counted.
+    """
     # a subclass is a BatchNormAct2d
     if why_not_input(x) or x.dim() not in NORM_DIMS.get(type(norm), (4,)):
         return None
-    vectors = vectors_of(norm)
-    if why_not_norm(norm, vectors, x) or why_not_backend("norm_act", x.device, x.dtype):
+    part = (x.shape[0] // parts, *x.shape[1:])
+    meta = (part, x.device, x.dtype)
+    if why_not_norm(norm, vectors_of(norm), meta) or why_not_backend("norm_act", x.device, x.dtype):
         return None
+    if parts > 1:
+        return part_by_part(lambda each: _norm_act(each, norm, activation, negative_slope, act_first), parts, x)
+    return _norm_act(x, norm, activation, negative_slope, act_first)
+
+
+def _norm_act(x: Tensor, norm: _BatchNorm, activation: str, negative_slope: float, act_first: bool) -> Tensor:
     group = process_group_of(norm)
     if group is not None and act_first:
         x, activation = stock_activation(x, (activation, negative_slope, False)), "identity"
-    training, momentum, vectors = count_batch(norm, vectors)
+    training, momentum, vectors = count_batch(norm, vectors_of(norm))
     if group is not None:
         return sync_norm_act(x, None, vectors, momentum, norm.eps, activation, negative_slope, group)
     attributes = (norm.eps, activation, negative_slope, act_first)
@@ -83,7 +95,7 @@ def norm_act(x: Tensor, norm: _BatchNorm, act: Activation, act_first: bool = Fal
     """
     if not why_not_norm_act(norm, act, act_first, private):
         name, slope = activation_of(act)
-        y = fused_norm_act(x, norm, name, slope, act_first)
+        y = fused_norm_act(x, norm, name, slope, act_first, parts_of(norm))
         if y is not None:
             return y
     return norm(stock_activation(x, act)) if act_first else stock_activation(norm(x), act)
@@ -114,8 +126,10 @@ def conv_group(
     meta = (shape, x.device, autocast(x, x.device.type).dtype)
     after, first = activation_after(norm, act, act_first)
     name, slope = activation_of(after)
-    separate = first and (name in SAVES_INPUT or process_group_of(norm) is not None)
+    separate = parts_of(norm) > 1 or (first and (name in SAVES_INPUT or process_group_of(norm) is not None))
     if separate or why_not_conv_norm_act(norm, act) or why_not_norm(norm, vectors_of(norm), meta):
+        # a norm of torch's alone is a group here, too
+        act = after if type(norm) in NORM_DIMS else act
         return _after(finish(conv_act(value, c, "identity", 0.0, False)), norm, act, act_first)
     return _conv_norm_act(value, c, norm, name, slope, first, lazy)
 

@@ -7,6 +7,8 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as _module
 
+from fastgan.nn._parts import Parted
+
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -22,7 +24,7 @@ def why_not_module(module: nn.Module, called: tuple[type, ...] = ()) -> str:
         reason = "has forward hooks"
     elif module._backward_hooks or module._backward_pre_hooks:
         reason = "has backward hooks"
-    elif "forward" in module.__dict__:
+    elif type(module.__dict__.get("forward")) not in (type(None), Parted):
         reason = "has its forward replaced"
     elif module._compiled_call_impl is not None:
         reason = "is compiled on its own"

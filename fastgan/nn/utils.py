@@ -1,4 +1,4 @@
-"""Spectral norm for any layer, with the names and keys of ``torch.nn.utils.parametrizations``."""
+"""Spectral norm for any layer, with the names and keys of ``torch.nn.utils.parametrizations``; batches in one pass."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrizations import spectral_norm as torch_spectral_norm
 from torch.nn.utils.spectral_norm import SpectralNorm as _Hook
 
+from fastgan.nn._parts import separate_statistics
 from fastgan.nn._power_iteration import Weight, by_kind, iterate
 from fastgan.nn._spectral_norm import SpectralNorm, hooks, norms, parametrizations
 from fastgan.nn._take_over import forget_legacy_keys, make_fastgans, read_legacy_keys
 
-__all__ = ["SpectralNormGroup", "remove_spectral_norm", "spectral_norm"]
+__all__ = ["SpectralNormGroup", "remove_spectral_norm", "separate_statistics", "spectral_norm"]
 
 
 def spectral_norm(
