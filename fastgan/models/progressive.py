@@ -175,7 +175,8 @@ class Progressive(Recipe):
         super().__init__(setup)
         if grow_every < 2:
             raise ValueError(f"grow_every must be at least 2, got {grow_every}")
-        self.grow_every, self.pixel_norm, self.minibatch_stddev = grow_every, pixel_norm, minibatch_stddev
+        self.grow_every, self.pixel_norm = grow_every, pixel_norm
+        self.minibatch_stddev = self.mixes_samples = minibatch_stddev
 
     def generator(self) -> nn.Module:
         setup, sizes = self.setup, (self.grow_every, self.pixel_norm)

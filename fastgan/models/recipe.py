@@ -70,6 +70,8 @@ class Recipe(ABC):
     clip_length: int = 0
     # what the networks compute changes in ``advance``
     grows: ClassVar[bool] = False
+    # the discriminator's logit of an image depends on the others of its batch, by more than batch norm
+    mixes_samples: bool = False
     # images of a second set lie behind those of the first: (N, 2C, H, W)
     needs_second_set: ClassVar[bool] = False
 

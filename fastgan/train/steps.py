@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import fastgan
 from fastgan.models import Batch, Recipe
+from fastgan.nn.utils import separate_statistics
 from fastgan.train.checks import DTYPES
 from fastgan.train.config import TrainConfig
 from fastgan.train.distributed import World
@@ -29,6 +30,7 @@ class Players:
         generator, discriminator: on ``device``; trained in place.
         device: of all batches.
         world: this process among those of the run; gradients are averaged over them.
+        together: the discriminator sees real and generated images in one pass, batch norm with the statistics of each.
     """
 
     _PARTS = ("generator", "discriminator", "g_optimizer", "d_optimizer", "g_scaler", "d_scaler", "seeing")
@@ -41,8 +43,10 @@ class Players:
         discriminator: nn.Module,
         device: torch.device,
         world: World,
+        together: bool,
     ) -> None:
         self.config, self.recipe, self.device, self.world = config, recipe, device, world
+        self.together = together
         self.generator, self.discriminator = generator, discriminator
         self.g_optimizer = make_optimizer(config, generator, config.g_lr)
         self.d_optimizer = make_optimizer(config, discriminator, config.d_lr)
@@ -57,8 +61,8 @@ class Players:
         self.seeing = Seeing(config, device, world)
         # logits of the last discriminator step, (N, ...) each; None where they were not at hand
         self.logits: tuple[Tensor, Tensor] | None = None
-        in_one_pass = config.penalty in ("wgan-gp", "wgan-lp") and config.penalty_every == 1
-        self._in_one_pass = in_one_pass and config.loss == "wasserstein"
+        every_step = config.penalty in ("wgan-gp", "wgan-lp") and config.penalty_every == 1
+        self._with_penalty = every_step and config.loss == "wasserstein"
 
     @property
     def sampler(self) -> nn.Module:
@@ -117,10 +121,10 @@ class Players:
             fake = fake.to(batch.real.dtype)
         _drop_gradients(self.discriminator)
         real, fake = self.seeing(batch.real), self.seeing(fake)
-        if self._in_one_pass and not batch.given:
-            measured = self._backward_in_one_pass(real, fake)
+        if self._with_penalty and not batch.given:
+            measured = self._backward_with_penalty(real, fake)
         else:
-            measured = self._backward(self._critic(batch), real, fake)
+            measured = self._backward(batch, real, fake)
         self._update(self.discriminator, self.d_optimizer, self.d_scaler, measured)
         if self.config.clip:
             _clamp(self.discriminator, self.config.clip)
@@ -129,11 +133,20 @@ class Players:
     def _critic(self, batch: Batch) -> Callable[[Tensor], Tensor]:
         return (lambda x: self.discriminator(x, *batch.given)) if batch.given else self.discriminator
 
-    def _backward(self, critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def _judge(self, batch: Batch, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.together:
+            critic = self._critic(batch)
+            return critic(real), critic(fake)
+        with separate_statistics(self.discriminator, 2):
+            both = self.discriminator(torch.cat((real, fake)), *(torch.cat((told, told)) for told in batch.given))
+        real_logits, fake_logits = both.chunk(2)
+        return real_logits, fake_logits
+
+    def _backward(self, batch: Batch, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         with self._autocast():
-            real_logits, fake_logits = critic(real), critic(fake)
+            real_logits, fake_logits = self._judge(batch, real, fake)
             loss = self.loss.discriminator(real_logits, fake_logits, **self._smoothing)
-            total = loss + self.penalties(critic, real, fake) if self.penalties else loss
+            total = loss + self.penalties(self._critic(batch), real, fake) if self.penalties else loss
         self.d_scaler.scale(total).backward()
         self.logits = real_logits.detach(), fake_logits.detach()
         measured = {"d_loss": total.detach()}
@@ -143,7 +156,7 @@ class Players:
             measured["wasserstein"] = -loss.detach()
         return measured
 
-    def _backward_in_one_pass(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def _backward_with_penalty(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         config, scale = self.config, _scale(self.d_scaler, self.device)
         with self._autocast(), self.penalties.shared(real) as generator:
             step = fastgan.critic_step_wgan_gp(

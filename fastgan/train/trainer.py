@@ -53,7 +53,8 @@ class Trainer:
         generator: maps what the recipe of ``config.model`` gives it, for most latents (N, latent_dim, 1, 1), to images
             (N, C, image_size, image_size) in [-1, 1]; default: that of the recipe. Trained in place, in channels_last.
         discriminator: maps such images to logits (N,); likewise. ``config.norm`` and ``config.spectral_norm`` shape the
-            default one and are not looked for in another.
+            default one and are not looked for in another, which sees real and generated images one after the other: the
+            default one sees both in one pass, batch norm with the statistics of each.
         callbacks: told of what happens, in turn.
     Raises: BadInput when data, device, dtype, packages or the directory ``config.out`` cannot serve.
     """
@@ -126,7 +127,10 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.generator = self._place(self.recipe.generator() if generator is None else generator)
         self.discriminator = self._place(self.recipe.discriminator() if discriminator is None else discriminator)
-        self.players = Players(config, self.recipe, self.generator, self.discriminator, self.device, self.world)
+        together = discriminator is None and not self.recipe.mixes_samples
+        self.players = Players(
+            config, self.recipe, self.generator, self.discriminator, self.device, self.world, together
+        )
         if config.graph:
             check_graph(config, self.device, self.world.size)
         self._play = GraphedStep(self.players) if config.graph else self.players.step

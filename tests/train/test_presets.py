@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from torch.nn.utils import parametrize
 
-from fastgan.models import MODELS
+from fastgan.models import MODELS, dcgan
 from fastgan.train import TrainConfig, Trainer, checkpoint
 from fastgan.train.run_dir import RunDir
 from fastgan.train.sampling import generate, load_generator
@@ -116,3 +118,35 @@ def test_resume_is_bit_identical(runs):
     assert (runs.whole.samples / "step_000006.png").read_bytes() == (
         runs.parts.samples / "step_000006.png"
     ).read_bytes()
+
+
+def judged(config: TrainConfig, together: bool) -> dict[str, torch.Tensor]:
+    """Return losses, gradients and buffers of one discriminator step in float64."""
+    trainer = Trainer(config)
+    players, discriminator = trainer.players, trainer.discriminator.double()
+    assert players.together
+    players.together = together
+    for module in discriminator.modules():
+        # what draws numbers or iterates at each call
+        if isinstance(module, (nn.Dropout, parametrize.ParametrizationList)):
+            module.eval()
+    players.begin(0)
+    batch = trainer._batch()
+    with torch.no_grad():
+        fake = players.generate(batch).double()
+    losses = players.discriminator_step(batch._replace(real=batch.real.double()), fake)
+    logits = dict(zip(("real", "fake"), players.logits or (), strict=False))
+    gradients = {name: parameter.grad for name, parameter in discriminator.named_parameters()}
+    return {**losses, **logits, **gradients, **dict(discriminator.named_buffers())}
+
+
+@pytest.mark.parametrize("name", [name for name in TrainConfig.preset_names() if name != "progressive"])
+def test_one_pass_over_real_and_generated_images_is_two(name, pictures):
+    one, two = (judged(small(name, pictures), together) for together in (True, False))
+    torch.testing.assert_close(one, two, atol=1e-10, rtol=1e-9)
+
+
+def test_what_looks_at_its_batch_or_is_not_ours_has_two_passes(pictures):
+    assert not Trainer(small("progressive", pictures)).players.together
+    assert Trainer(small("progressive", pictures, options={**SHORT, "minibatch_stddev": False})).players.together
+    assert not Trainer(small("dcgan", pictures), discriminator=dcgan.Discriminator(32, 1, 4)).players.together

@@ -202,14 +202,14 @@ def test_penalty_every_leaves_steps_out(recipe):
 
 
 @pytest.mark.parametrize("kind", ["wgan-gp", "wgan-lp"])
-def test_critic_step_in_one_pass_is_the_step_in_parts(recipe, monkeypatch, kind):
+def test_critic_step_with_its_penalty_is_the_step_in_parts(recipe, monkeypatch, kind):
     calls = []
     fused = fastgan.critic_step_wgan_gp
     monkeypatch.setattr(
         fastgan, "critic_step_wgan_gp", lambda *args, **kwargs: calls.append(kwargs["kind"]) or fused(*args, **kwargs)
     )
     whole, parts = (Trainer(recipe("wgan-gp", penalty=kind, penalty_weight=2.0)).players for _ in range(2))
-    parts._in_one_pass = False
+    parts._with_penalty = False
     rows = [d_step(players, *batches()) for players in (whole, parts)]
     assert calls == [kind]
     assert rows[0].keys() == rows[1].keys() == {"d_loss", "penalty", "wasserstein"}
