@@ -13,7 +13,7 @@ import fastgan._C as _C
 from fastgan.backends import vendor
 from fastgan.backends.geometry import Attributes, crop, input_gradient, output_channels, output_size, weight_shape
 from fastgan.backends.layout import accumulate_dtype, dense, is_channels_last, wanted_format
-from fastgan.backends.native import bias_act, matmul, norm_act, thin
+from fastgan.backends.native import bias_act, matmul, norm_act, one_pixel, thin
 from fastgan.backends.reference import norm_act as reference_norm_act
 from fastgan.backends.reference.activation import ACTIVATIONS
 
@@ -21,11 +21,10 @@ Vector = Tensor | None
 _VENDOR = vendor.Pointwise(bias_act, norm_act)
 _CUDA = vendor.Pointwise(bias_act, reference_norm_act)
 _MATMUL = vendor.Pointwise(bias_act, norm_act, matmul.convolution, matmul.weight_gradient)
+_ONE_PIXEL = vendor.Pointwise(bias_act, norm_act, one_pixel.convolution, one_pixel.weight_gradient)
 # terms of a sum from which on torch's matrix products beat its convolutions in bfloat16, where the processor has units
 # for it: 4096 was measured to win by 2 to 5, 1024 to lose by 2 (design.md, section 7)
 _LONG = 2048
-# samples of one pixel up to which the vendor's product wins: 1 does by 2 and more, 16 does not always
-_FEW_LATENTS = 8
 # channels from which on a copy with channels innermost pays
 _MANY = 16
 
@@ -46,10 +45,10 @@ def _around(
         return None if x.numel() > 0 and thin.serves(big, kernel_size, norm, a) else _CUDA
     if x.dim() != 4 or a.groups != 1 or x.numel() == 0 or (dy is not None and dy.numel() == 0):
         return _VENDOR
+    if one_pixel.serves(x, kernel_size, a):
+        return _ONE_PIXEL
     if not _multiplies(x.dtype):
-        # packing the weight would take longer than one product with few rows
-        latents = a.transposed and x.shape[2:].numel() == 1 and x.shape[0] <= _FEW_LATENTS
-        return _VENDOR if latents and x.dtype == torch.float32 else None
+        return None
     long = x.shape[1] * math.prod(kernel_size) >= _LONG and set(a.dilation) == {1}
     return _MATMUL if long else _VENDOR
 

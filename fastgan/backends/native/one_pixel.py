@@ -1,0 +1,46 @@
+"""Convolutions with one pixel on one side and as many as the kernel has on the other: one product with the weight.
+
+They are the first of a generator and the last of a discriminator. The weight is read as it lies, since packing it would
+take longer than the product: as the matrix (small, big * kH * kW), small the channels of the side with one pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fastgan.backends.geometry import Attributes
+from fastgan.backends.layout import is_channels_last
+
+
+def serves(x: Tensor, kernel_size: Sequence[int], a: Attributes) -> bool:
+    """Return whether a convolution of x without groups, or its gradients, are one product in torch's own precision."""
+    if x.dtype not in (torch.float32, torch.float64) or any(a.padding) or any(a.output_padding):
+        return False
+    size = (1, 1) if a.transposed else tuple(kernel_size)
+    return tuple(x.shape[2:]) == size and set(a.dilation) == {1}
+
+
+def convolution(u: Tensor, weight: Tensor, bias: Tensor | None, a: Attributes) -> Tensor:
+    """Return the convolution of u, or the transposed one, in the weight's memory format."""
+    last = is_channels_last(weight)
+    matrix = _rows(weight, last)
+    if not a.transposed:
+        y = (_rows(u, last) @ matrix.t())[:, :, None, None]
+    elif last:
+        y = (u.flatten(1) @ matrix).unflatten(1, (*weight.shape[2:], -1)).permute(0, 3, 1, 2)
+    else:
+        y = (u.flatten(1) @ matrix).unflatten(1, (-1, *weight.shape[2:]))
+    return y if bias is None else y + bias.reshape(-1, 1, 1)
+
+
+def weight_gradient(u: Tensor, g: Tensor, shape: Sequence[int], a: Attributes) -> Tensor:
+    """Return the gradient of the weight, of the given shape."""
+    small, big = (u, g) if a.transposed else (g, u)
+    return (small.flatten(1).t() @ big.flatten(1)).reshape(shape)
+
+
+def _rows(x: Tensor, last: bool) -> Tensor:
+    return (x.permute(0, 2, 3, 1) if last else x).flatten(1)
