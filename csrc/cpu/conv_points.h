@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include "cpu/conv_filter.h"
+#include "cpu/conv_weights.h"
 
 namespace fastgan {
 
@@ -24,33 +25,16 @@ class PointWeights {
         depth_(filter.runs() * in_),
         panels_((weight.size(scatter ? 1 : 0) + columns - 1) / columns) {
     memory_ = scratch<T, 7>(int64_t(filter.h.size() * filter.w.size()) * phase_size());
-    const at::Tensor dense = weight.to(c10::CppTypeToScalarType<T>::value).contiguous();
-    const int64_t kw = weight.size(3), taps = weight.size(2) * kw, out = weight.size(scatter ? 1 : 0);
-    const int64_t out_stride = (scatter ? 1 : in_) * taps, in_stride = (scatter ? out : 1) * taps;
-    const T* from = dense.const_data_ptr<T>();
-    const int64_t grain = std::max<int64_t>(1, 65536 / std::max<int64_t>(1, in_ * taps * columns_));
-    at::parallel_for(0, panels_, grain, [&](int64_t first, int64_t last) {
-      T* block = scratch<T, 8>(taps * columns_);
+    const WeightBlocks<T> blocks(weight, scatter, columns_);
+    const int64_t kw = weight.size(3), taps = weight.size(2) * kw;
+    at::parallel_for(0, panels_, blocks.grain(), [&](int64_t first, int64_t last) {
+      T* block = scratch<T, 8>(blocks.size());
       for (int64_t j = first; j < last; ++j) {
-        const int64_t valid = std::min(columns_, out - j * columns_);
-        std::fill_n(block, taps * columns_, T(0));
-        for (int64_t c = 0; c < in_; ++c) {
-          const T* source = from + j * columns_ * out_stride + c * in_stride;
-          for (int64_t n = 0; n < valid; ++n, source += out_stride) {
-            for (int64_t t = 0; t < taps; ++t) block[t * columns_ + n] = source[t];
+        for (int64_t c = 0; c < in_; c += blocks.kChannels) {
+          const int64_t channels = blocks.read(j, c, block);
+          for (int64_t i = 0; i < channels; ++i) {
+            transform(block + i * taps * columns_, kw, scale, filter, j, c + i);
           }
-          const int64_t c0 = c / kChannels * kChannels;
-          int64_t p = 0;
-          filter.each_phase([&](const auto& h, const auto& w) {
-            int64_t run = 0;
-            for (const Run& rh : h) {
-              for (const Run& rw : w) {
-                T* to = memory_ + place(p, run++, c0, j) + (c - c0) * columns_;
-                filter.transform(block, columns_, kw, rh, rw, scale, to, point_size(c0, j));
-              }
-            }
-            ++p;
-          });
         }
       }
     });
@@ -63,6 +47,23 @@ class PointWeights {
   }
 
  private:
+  // Channel c of panel j, [tap][columns], to its places.
+  void transform(const T* channel, int64_t kernel_width, T scale, const MinimalFilter<T>& filter, int64_t j,
+                 int64_t c) const {
+    const int64_t c0 = c / kChannels * kChannels;
+    int64_t p = 0;
+    filter.each_phase([&](const auto& h, const auto& w) {
+      int64_t run = 0;
+      for (const Run& rh : h) {
+        for (const Run& rw : w) {
+          T* to = memory_ + place(p, run++, c0, j) + (c - c0) * columns_;
+          filter.transform(channel, columns_, kernel_width, rh, rw, scale, to, point_size(c0, j));
+        }
+      }
+      ++p;
+    });
+  }
+
   int64_t phase_size() const { return points_ * depth_ * panels_ * columns_; }
   int64_t block_of(int64_t j) const { return j / kPanels * kPanels; }
   int64_t width(int64_t j) const { return std::min(kPanels, panels_ - block_of(j)) * columns_; }

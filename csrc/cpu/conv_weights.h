@@ -21,6 +21,66 @@ struct PhaseWeights {
 // Longest stretch: a panel of the weight of this depth stays in the first-level cache.
 constexpr int64_t kDepth = 320;
 
+// A weight (C_small, C_big, kH, kW), read a few channels of a panel at a time: a gather sums over the big channels, a
+// scatter over the small ones.
+template <typename T>
+class WeightBlocks {
+ public:
+  static constexpr int64_t kChannels = 8;
+
+  WeightBlocks(const at::Tensor& weight, bool scatter, int64_t columns)
+      : columns_(columns),
+        in_(weight.size(scatter ? 0 : 1)),
+        out_(weight.size(scatter ? 1 : 0)),
+        taps_(weight.size(2) * weight.size(3)),
+        dense_(weight.to(c10::CppTypeToScalarType<T>::value)) {
+    const bool last = dense_.is_contiguous(at::MemoryFormat::ChannelsLast);
+    if (!last) dense_ = dense_.contiguous();
+    const int64_t big = weight.size(1), small_stride = big * taps_, big_stride = last ? 1 : taps_;
+    tap_stride_ = last ? big : 1;
+    in_stride_ = scatter ? small_stride : big_stride;
+    out_stride_ = scatter ? big_stride : small_stride;
+  }
+
+  // Elements of a block, and panels that are worth a thread.
+  int64_t size() const { return kChannels * taps_ * columns_; }
+  int64_t grain() const { return std::max<int64_t>(1, 65536 / std::max<int64_t>(1, in_ * taps_ * columns_)); }
+
+  // Channels from c0 of panel j: [channel][tap][columns], zeros in columns that are not there; returns how many.
+  int64_t read(int64_t j, int64_t c0, T* block) const {
+    const int64_t channels = std::min(kChannels, in_ - c0), valid = std::min(columns_, out_ - j * columns_);
+    const T* from = dense_.template const_data_ptr<T>() + j * columns_ * out_stride_ + c0 * in_stride_;
+    if (valid < columns_) std::fill_n(block, channels * taps_ * columns_, T(0));
+    // what lies side by side is read side by side
+    if (out_stride_ == 1) {
+      for (int64_t c = 0; c < channels; ++c) {
+        for (int64_t t = 0; t < taps_; ++t, block += columns_) {
+          std::copy_n(from + c * in_stride_ + t * tap_stride_, valid, block);
+        }
+      }
+    } else if (tap_stride_ == 1) {
+      for (int64_t n = 0; n < valid; ++n) {
+        for (int64_t c = 0; c < channels; ++c) {
+          const T* taps = from + n * out_stride_ + c * in_stride_;
+          for (int64_t t = 0; t < taps_; ++t) block[(c * taps_ + t) * columns_ + n] = taps[t];
+        }
+      }
+    } else {
+      for (int64_t n = 0; n < valid; ++n) {
+        for (int64_t t = 0; t < taps_; ++t) {
+          const T* neighbours = from + n * out_stride_ + t * tap_stride_;
+          for (int64_t c = 0; c < channels; ++c) block[(c * taps_ + t) * columns_ + n] = neighbours[c];
+        }
+      }
+    }
+    return channels;
+  }
+
+ private:
+  int64_t columns_, in_, out_, taps_, tap_stride_, in_stride_, out_stride_;
+  at::Tensor dense_;
+};
+
 template <typename T>
 class PackedWeights {
  public:
@@ -75,9 +135,6 @@ class PackedWeights {
   std::vector<PhaseWeights> phases;
 
  private:
-  // Channels packed together, and elements that keep the columns of a block out of each other's cache lines.
-  static constexpr int64_t kChannels = 8, kColumnsApart = 4;
-
   static void split(Stretch whole, std::vector<Stretch>& into) {
     const int64_t parts = (whole.length + kDepth - 1) / kDepth;
     for (int64_t part = 0; part < parts; ++part) {
@@ -103,51 +160,34 @@ class PackedWeights {
   }
 
   void fill(const at::Tensor& weight, T scale, const Axis& h, const Axis& w, bool scatter) {
-    const at::Tensor dense = weight.to(c10::CppTypeToScalarType<T>::value).contiguous();
-    const T* from = dense.const_data_ptr<T>();
+    const WeightBlocks<T> blocks(weight, scatter, columns_);
     const int64_t kw = weight.size(3), taps = weight.size(2) * kw;
-    const int64_t out_stride = (scatter ? 1 : weight.size(1)) * taps, in_stride = (scatter ? weight.size(1) : 1) * taps;
-    at::parallel_for(0, panels_, std::max<int64_t>(1, 65536 / std::max<int64_t>(1, in_ * taps * columns_)),
-                     [&](int64_t first, int64_t last) {
-                       for (int64_t j = first; j < last; ++j) {
-                         const int64_t valid = std::min(columns_, out_ - j * columns_);
-                         // a few channels at a time, all taps of all columns: what is read in long strides is read once
-                         const int64_t width = kChannels * taps + kColumnsApart;
-                         T* block = scratch<T, 8>(columns_ * width);
-                         for (int64_t c0 = 0; c0 < in_; c0 += kChannels) {
-                           const int64_t channels = std::min(kChannels, in_ - c0);
-                           for (int64_t n = 0; n < columns_; ++n) {
-                             const T* source = from + (j * columns_ + n) * out_stride + c0 * in_stride;
-                             for (int64_t c = 0; c < channels; ++c) {
-                               T* to = block + n * width + c * taps;
-                               if (n < valid) {
-                                 std::copy_n(source + c * in_stride, taps, to);
-                               } else {
-                                 std::fill_n(to, taps, T(0));
-                               }
-                             }
-                           }
-                           size_t p = 0;
-                           for (const Phase& ph : h.phases) {
-                             for (const Phase& pw : w.phases) {
-                               const PhaseWeights& phase = phases[p++];
-                               T* to = memory_ + phase.base + (j * phase.depth + c0) * columns_;
-                               int64_t t = 0;
-                               for (const Tap& th : ph.taps) {
-                                 for (const Tap& tw : pw.taps) {
-                                   const T* tap = block + th.kernel * kw + tw.kernel;
-                                   T* lines = to + t++ * in_ * columns_;
-                                   for (int64_t c = 0; c < channels; ++c, lines += columns_) {
-                                     for (int64_t n = 0; n < columns_; ++n)
-                                       lines[n] = scale * tap[n * width + c * taps];
-                                   }
-                                 }
-                               }
-                             }
-                           }
-                         }
-                       }
-                     });
+    at::parallel_for(0, panels_, blocks.grain(), [&](int64_t first, int64_t last) {
+      T* block = scratch<T, 8>(blocks.size());
+      for (int64_t j = first; j < last; ++j) {
+        for (int64_t c0 = 0; c0 < in_; c0 += blocks.kChannels) {
+          const int64_t channels = blocks.read(j, c0, block);
+          size_t p = 0;
+          for (const Phase& ph : h.phases) {
+            for (const Phase& pw : w.phases) {
+              const PhaseWeights& phase = phases[p++];
+              T* to = memory_ + phase.base + (j * phase.depth + c0) * columns_;
+              for (const Tap& th : ph.taps) {
+                for (const Tap& tw : pw.taps) {
+                  const T* tap = block + (th.kernel * kw + tw.kernel) * columns_;
+                  for (int64_t c = 0; c < channels; ++c) {
+                    for (int64_t n = 0; n < columns_; ++n) {
+                      to[c * columns_ + n] = scale * tap[c * taps * columns_ + n];
+                    }
+                  }
+                  to += in_ * columns_;
+                }
+              }
+            }
+          }
+        }
+      }
+    });
   }
 
   int64_t columns_ = 0, in_ = 0, out_ = 0, panels_ = 0;
