@@ -173,22 +173,6 @@ class Convolution(NamedTuple):
             return False
         return self.channels() * math.prod(self.output_size(x)) >= 2 * math.prod(x.shape[1:])
 
-    def foldable(self) -> bool:
-        """Return whether each channel of the result has a slice of the weight in one dimension."""
-        return not self.transposed or self.groups == 1
-
-    def folded(self, norm: Vectors, eps: float) -> Convolution:
-        """Return the convolution with a normalisation by fixed statistics in its weight and bias."""
-        weight, bias, mean, var = (None if v is None else v.double() for v in norm)
-        assert mean is not None and var is not None
-        scale = torch.rsqrt(var + eps)
-        scale = scale if weight is None else scale * weight
-        shift = -mean * scale if self.bias is None else (self.bias - mean) * scale
-        shift = shift if bias is None else shift + bias
-        shape = (1, -1, 1, 1) if self.transposed else (-1, 1, 1, 1)
-        w = (self.weight * scale.reshape(shape)).to(self.weight.dtype)
-        return self._replace(weight=w, bias=shift.to(torch.promote_types(w.dtype, torch.float32)))
-
 
 def autocast(x: Tensor, device_type: str) -> Tensor:
     """Return x as autocast hands it to a convolution."""

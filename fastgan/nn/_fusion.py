@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -138,8 +137,6 @@ def _conv_norm_act(
     value: Value, conv: Convolution, norm: _BatchNorm, name: str, slope: float, act_first: bool, lazy: bool
 ) -> Value:
     training, momentum, vectors = count_batch(norm, vectors_of(norm))
-    if not training and not act_first and not torch.is_grad_enabled() and conv.foldable():
-        return conv_act(value, conv.folded(vectors, norm.eps), name, slope, lazy)
     group = process_group_of(norm)
     raw = conv.norm_act(value, vectors, training, norm.eps, name, slope, act_first, lazy and group is None)
     if group is not None:
