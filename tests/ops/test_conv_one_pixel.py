@@ -1,0 +1,76 @@
+"""Convolutions with one pixel on one side, and those that only look like it: all derivatives are torch's."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import fastgan
+import fastgan.nn.functional as FF
+from fastgan.backends import native
+from fastgan.backends.geometry import Attributes
+
+pytestmark = pytest.mark.skipif(bool(native.missing()), reason=native.missing() or "")
+
+UP = [
+    {"kernel": (4, 4)}, {"kernel": (3, 5)}, {"kernel": (1, 1)}, {"kernel": (4, 4), "stride": 3},
+    {"kernel": (4, 4), "padding": 1}, {"kernel": (4, 4), "stride": 2, "output_padding": 1},
+    {"kernel": (3, 3), "dilation": 2}, {"kernel": (4, 4), "groups": 2},
+]  # fmt: skip
+DOWN = [
+    {"kernel": (4, 4)}, {"kernel": (3, 5)}, {"kernel": (1, 1)}, {"kernel": (4, 4), "stride": 2},
+    {"kernel": (4, 4), "padding": 1}, {"kernel": (4, 4), "groups": 2},
+]  # fmt: skip
+FORMATS = [torch.contiguous_format, torch.channels_last]
+
+
+def derivatives(y, tensors):
+    first = torch.autograd.grad(y.sin().sum(), tensors, create_graph=True)
+    return [y, *first, *torch.autograd.grad(sum(d.square().sum() for d in first), tensors)]
+
+
+@pytest.mark.parametrize("x_format", FORMATS, ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("weight_format", FORMATS, ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(
+    ("transposed", "sizes"), [*((True, s) for s in UP), *((False, s) for s in DOWN)], ids=lambda v: str(v)
+)
+def test_derivatives_are_those_of_torch(transposed, sizes, batch, weight_format, x_format):
+    torch.manual_seed(0)
+    sizes = dict(sizes)
+    kernel = sizes.pop("kernel")
+    small, big = (4, 6)
+    groups = sizes.get("groups", 1)
+    weight = torch.randn(small, big // groups, *kernel, dtype=torch.float64).contiguous(memory_format=weight_format)
+    shape = (batch, small, 1, 1) if transposed else (batch, big, *kernel)
+    x = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=x_format)
+    bias = torch.randn(big if transposed else small, dtype=torch.float64)
+    tensors = [t.requires_grad_() for t in (x, weight, bias)]
+    stock = (F.conv_transpose2d if transposed else F.conv2d)(x, weight, bias, **sizes)
+    fused = FF.conv_transpose_norm_act if transposed else FF.conv_norm_act
+    with fastgan.use_backend("native"):
+        ours = fused(x, weight, bias, **sizes, norm=False, activation="identity")
+        found = derivatives(ours, tensors)
+    assert all(ours.is_contiguous(memory_format=f) for f in FORMATS if stock.is_contiguous(memory_format=f))
+    torch.testing.assert_close(found, derivatives(stock, tensors), atol=1e-11, rtol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "changes", "serves"),
+    [
+        ((2, 4, 1, 1), (4, 4), {"transposed": True}, True),
+        ((2, 4, 1, 1), (4, 4), {"transposed": True, "padding": [1, 1]}, False),
+        ((2, 4, 1, 1), (4, 4), {"transposed": True, "output_padding": [1, 1]}, False),
+        ((2, 4, 1, 1), (4, 4), {"transposed": True, "dilation": [2, 2]}, False),
+        ((2, 4, 2, 1), (4, 4), {"transposed": True}, False),
+        ((2, 4, 3, 5), (3, 5), {}, True),
+        ((2, 4, 5, 3), (3, 5), {}, False),
+        ((2, 4, 1, 1), (4, 4), {"padding": [2, 2]}, False),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_which_it_serves(shape, kernel, changes, serves, dtype):
+    from fastgan.backends.native import one_pixel
+
+    a = Attributes([1, 1], [0, 0], [1, 1], [0, 0], False, 1, False, 0.0, "identity", 0.0, "identity", 0.0, False, False)
+    x = torch.zeros(shape, dtype=dtype)
+    assert one_pixel.serves(x, kernel, a._replace(**changes)) == (serves and dtype == torch.float32)
