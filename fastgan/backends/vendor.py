@@ -19,8 +19,8 @@ Vector = Tensor | None
 
 
 def convolution(u: Tensor, weight: Tensor, bias: Vector, a: Attributes) -> Tensor:
-    """Return torch's convolution of u, or the transposed one."""
-    return torch.convolution(u, weight, bias, *a.sizes())
+    """Return torch's convolution of u with scale * weight, or the transposed one."""
+    return torch.convolution(u, scaled(weight, a), bias, *a.sizes())
 
 
 def weight_gradient(u: Tensor, g: Tensor, shape: Sequence[int], a: Attributes) -> Tensor:
@@ -59,10 +59,11 @@ def conv_norm_act(
     """As in backends/reference/conv_norm_act.py; norm is (norm_weight, norm_bias, mean, var)."""
     u = _load(stems, x, norm, a)
     plain = a.activation == "identity"
-    y = stems.convolution(u, scaled(weight, a), bias.to(u.dtype) if plain and bias is not None else None, a)
+    y = stems.convolution(u, weight, bias.to(u.dtype) if plain and bias is not None else None, a)
     if not plain:
         y = stems.bias_act.bias_act(y, bias, a.activation, a.negative_slope)
-    y = y.contiguous(memory_format=wanted_format(y.dim(), a.channels_last))
+    # a view cannot be changed in place once it is the result of an autograd.Function
+    y = y.contiguous(memory_format=wanted_format(y.dim(), a.channels_last)).detach()
     if a.stats:
         return y, *stems.norm_act.norm_act_stats(y)
     dtype = accumulate_dtype(x.dtype)
@@ -75,7 +76,7 @@ def conv_norm_act_dx(
     """As in backends/reference/conv_norm_act.py."""
     g = _masked(stems, dy, y, a)
     reverse = input_gradient(x, weight.shape[2:], dy, a, is_channels_last(x))
-    du = crop(stems.convolution(g, scaled(weight, a), None, reverse), x)
+    du = crop(stems.convolution(g, weight, None, reverse), x)
     if norm[2] is None:
         dtype = accumulate_dtype(x.dtype)
         return dense(du, like=x), x.new_empty(0, dtype=dtype), x.new_empty(0, dtype=dtype)
@@ -91,4 +92,4 @@ def conv_norm_act_dw(
     shape = weight_shape(x, dy, kernel_size, a)
     if x.numel() == 0 or dy.numel() == 0:
         return x.new_zeros(shape)
-    return stems.weight_gradient(u, g, shape, a).contiguous()
+    return stems.weight_gradient(u, g, shape, a).contiguous().detach()

@@ -53,6 +53,9 @@ class Recipe(ABC):
     Images are (N, C, H, W), float32 in [-1, 1], on the device of training; labels are (N,), int64, or None where the
     data has none. ``random`` is a generator of random numbers on the CPU, the only source of them.
 
+    ``mixes_samples`` says that the discriminator's logit of an image depends on the others of its batch, by more than
+    batch norm; real and generated images then do not go through it in one pass.
+
     A model's own options are keyword arguments of its ``__init__`` with defaults, checked there.
 
     Args:
@@ -70,7 +73,6 @@ class Recipe(ABC):
     clip_length: int = 0
     # what the networks compute changes in ``advance``
     grows: ClassVar[bool] = False
-    # the discriminator's logit of an image depends on the others of its batch, by more than batch norm
     mixes_samples: bool = False
     # images of a second set lie behind those of the first: (N, 2C, H, W)
     needs_second_set: ClassVar[bool] = False

@@ -53,14 +53,17 @@ def bias_act(
     return ops.bias_act.bias_act(x, bias, activation, negative_slope)
 
 
-@torch.no_grad()
 def update_running(x: Tensor, running: Vectors, batch: Vectors, momentum: float) -> None:
     """Move running mean and variance, the last two, towards those of the batch x; an empty batch leaves them."""
+    (*_, running_mean, running_var), (*_, mean, var) = running, batch
     count = x.numel() // x.shape[1]
-    for i, correction in ((2, 1.0), (3, count / max(count - 1, 1))):
-        to, of = running[i], batch[i]
-        if to is not None and of is not None and count > 0:
-            to.lerp_((of * correction).to(to.dtype), momentum)
+    if count == 0 or mean is None or var is None:
+        return
+    with torch.no_grad():
+        if running_mean is not None:
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        if running_var is not None:
+            running_var.lerp_((var * (count / max(count - 1, 1))).to(running_var.dtype), momentum)
 
 
 def batch_norm_act(

@@ -11,17 +11,20 @@ from fastgan.train.sources import central_square, find_files, stack
 
 CLIP_SUFFIXES = (".gif", ".webp")
 _DIGIT_SHARE = 28 / 64  # of the frame's side
+# pixels, but for frames that hardly have as many: smaller digits are hard to read, and harder to learn
+_LEAST_DIGIT, _MOST_SHARE = 22, 22 / 32
 
 
 def digit_side(image_size: int) -> int:
     """Side in pixels of a digit in a frame of ``moving_digits``."""
-    return max(1, round(image_size * _DIGIT_SHARE))
+    readable = min(_LEAST_DIGIT, round(image_size * _MOST_SHARE))
+    return max(1, readable, round(image_size * _DIGIT_SHARE))
 
 
 def moving_digits(digits: Tensor, frames: int, image_size: int, seed: int = 0) -> Tensor:
     """Clips of digits that move on straight lines and bounce off the edges; the brighter one covers the other.
 
-    Each starts anywhere and crosses at most an eighth of the frame a step along each axis. The same seed gives the same
+    Each starts anywhere and crosses at most a quarter of its room a step along each axis. The same seed gives the same
     clips. The idea is that of Srivastava et al. 2015 (Moving MNIST).
 
     Args:
@@ -34,7 +37,7 @@ def moving_digits(digits: Tensor, frames: int, image_size: int, seed: int = 0) -
     room = image_size - side
     random = torch.Generator().manual_seed(seed)
     start = torch.rand(count, together, 1, 2, generator=random) * room
-    pace = (torch.rand(count, together, 1, 2, generator=random) * 2 - 1) * image_size / 8
+    pace = (torch.rand(count, together, 1, 2, generator=random) * 2 - 1) * room / 4
     way = start + pace * torch.arange(frames).reshape(-1, 1)  # [N, D, T, 2]
     # a way without edges, folded into 0..room
     corners = (room - ((way % (2 * room)) - room).abs()).round().long().tolist()

@@ -176,3 +176,36 @@ def test_synchronised_over_processes(tmp_path):
     (first, *buffers), (second, *_) = in_two_processes(_share, tmp_path)
     mine = [torch.cat(parts) for parts in zip(*(half.chunk(2) for half in halves), strict=True)]
     assert_same([first, second, *buffers], [*mine, *model.buffers()])
+
+
+def test_an_empty_batch_is_counted_as_often():
+    model, twin = made("critic"), made("critic")
+    empty = torch.zeros(0, 5, 4, 4, dtype=torch.float64)
+    with separate_statistics(model, 2):
+        model[3](empty)
+    twin[3](empty), twin[3](empty)
+    assert_same(list(model.buffers()), list(twin.buffers()))
+
+
+def test_code_compiled_before_sees_the_parts(backend):
+    model, twin, x = fastgan.convert(made("critic")), made("critic"), images(6).double()
+    compiled = torch.compile(model, backend="eager")
+    compiled(x), twin(x)
+    with separate_statistics(model, 2):
+        y = compiled(x)
+    torch.testing.assert_close(y, torch.cat([twin(half) for half in x.chunk(2)]))
+    torch.compiler.reset()
+
+
+class Conditional(nn.BatchNorm2d):
+    def forward(self, x, label):
+        return super().forward(x) + label
+
+
+def test_the_input_has_a_name_and_is_alone():
+    norm, x = nn.BatchNorm2d(3), images(4).float()
+    with separate_statistics(norm, 2):
+        assert torch.equal(norm(input=x), norm(x))
+    with pytest.raises(ValueError, match="must have batch norms of one input, got Conditional"):
+        with separate_statistics(Conditional(3), 2):
+            pass

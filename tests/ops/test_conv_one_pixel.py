@@ -74,3 +74,40 @@ def test_which_it_serves(shape, kernel, changes, serves, dtype):
     a = Attributes([1, 1], [0, 0], [1, 1], [0, 0], False, 1, False, 0.0, "identity", 0.0, "identity", 0.0, False, False)
     x = torch.zeros(shape, dtype=dtype)
     assert one_pixel.serves(x, kernel, a._replace(**changes)) == (serves and dtype == torch.float32)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_result_may_be_changed_in_place(transposed):
+    conv = torch.nn.ConvTranspose2d(8, 4, 4, bias=False) if transposed else torch.nn.Conv2d(8, 4, 4, bias=False)
+    x = torch.randn(2, 8, 1, 1) if transposed else torch.randn(2, 8, 4, 4)
+    expected = torch.autograd.grad(conv(x).mul_(2).sin().sum(), conv.weight)
+    model = fastgan.convert(torch.nn.Sequential(conv))
+    with fastgan.use_backend("native"):
+        torch.testing.assert_close(torch.autograd.grad(model(x).mul_(2).sin().sum(), conv.weight), expected)
+
+
+def test_gradients_under_autocast_are_as_exact_as_without():
+    torch.manual_seed(0)
+    conv, x = torch.nn.Conv2d(64, 32, 4), torch.randn(16, 64, 4, 4)
+    (expected,) = torch.autograd.grad(conv(x).sin().sum(), conv.weight)
+    with fastgan.use_backend("native"):
+        loss = fastgan.convert(torch.nn.Sequential(conv))(x).sin().sum()
+        with torch.autocast("cpu", torch.bfloat16):
+            (got,) = torch.autograd.grad(loss, conv.weight)
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_scale_is_a_factor_of_the_weight(transposed):
+    from fastgan import ops
+
+    a = Attributes(
+        [1, 1], [0, 0], [1, 1], [0, 0], transposed, 1, False, 0.0, "identity", 0.0, "identity", 0.0, False, False
+    )
+    x, weight = torch.randn((2, 3, 1, 1) if transposed else (2, 5, 4, 4)).double(), torch.randn(3, 5, 4, 4).double()
+    bias, scale = torch.randn(5 if transposed else 3).double(), torch.tensor(0.3).double()
+    norm = (None,) * 4
+    with fastgan.use_backend("native"):
+        got = ops.conv_norm_act.conv_norm_act(x, weight, bias, *norm, *a._replace(scale=scale))[0]
+        expected = ops.conv_norm_act.conv_norm_act(x, scale * weight, bias, *norm, *a)[0]
+    torch.testing.assert_close(got, expected)

@@ -43,9 +43,9 @@ def test_a_digit_moves_on_a_straight_line_and_bounces():
 
 
 def test_the_brighter_digit_covers_the_other():
-    side = digit_side(16)
+    side = digit_side(64)
     digits = torch.tensor([100, 200], dtype=torch.uint8).reshape(1, 2, 1, 1).expand(30, 2, side, side)
-    clips = moving_digits(digits, frames=2, image_size=16)
+    clips = moving_digits(digits, frames=2, image_size=64)
     assert clips.unique().tolist() == [0, 100, 200]
     assert torch.equal((clips == 200).sum((1, 3, 4)), torch.full((30, 2), side * side))
     covered = (clips == 100).sum((1, 3, 4))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastgan.backends import vendor
 from fastgan.backends.geometry import Attributes, output_size
 
 
@@ -64,8 +65,8 @@ def _scatter(x: Tensor, weight: Tensor, a: Attributes) -> Tensor:
 
 
 def convolution(u: Tensor, weight: Tensor, bias: Tensor | None, a: Attributes) -> Tensor:
-    """Return the convolution of u, or the transposed one."""
-    y = (_scatter if a.transposed else _gather)(u, weight, a)
+    """Return the convolution of u with scale * weight, or the transposed one."""
+    y = (_scatter if a.transposed else _gather)(u, vendor.scaled(weight, a), a)
     return y if bias is None else y + bias.reshape(-1, 1, 1)
 
 

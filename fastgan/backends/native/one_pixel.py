@@ -16,17 +16,22 @@ from fastgan.backends.layout import is_channels_last
 
 
 def serves(x: Tensor, kernel_size: Sequence[int], a: Attributes) -> bool:
-    """Return whether a convolution of x without groups, or its gradients, are one product in torch's own precision."""
+    """Return whether a convolution of x without groups, or its gradients, are one product, and at full precision."""
     if x.dtype not in (torch.float32, torch.float64) or any(a.padding) or any(a.output_padding):
+        return False
+    # both are about products of torch's, and not about convolutions
+    if torch.is_autocast_enabled("cpu") or torch.get_float32_matmul_precision() != "highest":
         return False
     size = (1, 1) if a.transposed else tuple(kernel_size)
     return tuple(x.shape[2:]) == size and set(a.dilation) == {1}
 
 
 def convolution(u: Tensor, weight: Tensor, bias: Tensor | None, a: Attributes) -> Tensor:
-    """Return the convolution of u, or the transposed one, in the weight's memory format."""
+    """Return the convolution of u with scale * weight, or the transposed one, in the weight's memory format."""
     last = is_channels_last(weight)
     matrix = _rows(weight, last)
+    if a.scale is not None:
+        u = u * a.scale
     if not a.transposed:
         y = (_rows(u, last) @ matrix.t())[:, :, None, None]
     elif last:
