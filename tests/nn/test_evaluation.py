@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from .common import assert_same, critic, generator, images, latents, twins
+from .common import assert_same, critic, fused_calls, generator, images, latents, twins
 
 x = images()
 
@@ -31,6 +31,9 @@ def assert_evaluates(model, data=x):
     for context in (torch.no_grad, torch.inference_mode):
         with context():
             assert_same([stock(data)], [ours(data)])
+    with torch.no_grad():
+        calls = fused_calls(ours, data)
+    assert calls["conv_norm_act"] and set(calls) <= {"conv_norm_act", "norm_act_eval"}
     assert_same([stock(data)], [ours(data)])
     assert all(torch.equal(v, before[k]) for k, v in ours.state_dict().items())
 
