@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -65,20 +67,20 @@ def fused_norm_act(
     # a subclass is a BatchNormAct2d
     if why_not_input(x) or x.dim() not in NORM_DIMS.get(type(norm), (4,)):
         return None
-    part = (x.shape[0] // parts, *x.shape[1:])
-    meta = (part, x.device, x.dtype)
-    if why_not_norm(norm, vectors_of(norm), meta) or why_not_backend("norm_act", x.device, x.dtype):
+    vectors, part = vectors_of(norm), (x.shape[0] // parts, *x.shape[1:])
+    if why_not_norm(norm, vectors, (part, x.device, x.dtype)) or why_not_backend("norm_act", x.device, x.dtype):
         return None
-    if parts > 1:
-        return part_by_part(lambda each: _norm_act(each, norm, activation, negative_slope, act_first), parts, x)
-    return _norm_act(x, norm, activation, negative_slope, act_first)
+    run = partial(_norm_act, norm, vectors, activation, negative_slope, act_first)
+    return run(x) if parts == 1 else part_by_part(run, parts, x)
 
 
-def _norm_act(x: Tensor, norm: _BatchNorm, activation: str, negative_slope: float, act_first: bool) -> Tensor:
+def _norm_act(
+    norm: _BatchNorm, vectors: Vectors, activation: str, negative_slope: float, act_first: bool, x: Tensor
+) -> Tensor:
     group = process_group_of(norm)
     if group is not None and act_first:
         x, activation = stock_activation(x, (activation, negative_slope, False)), "identity"
-    training, momentum, vectors = count_batch(norm, vectors_of(norm))
+    training, momentum, vectors = count_batch(norm, vectors)
     if group is not None:
         return sync_norm_act(x, None, vectors, momentum, norm.eps, activation, negative_slope, group)
     attributes = (norm.eps, activation, negative_slope, act_first)
