@@ -164,16 +164,16 @@ class Forward {
   void multiply(const PhaseWeights& weights, const T** begin, int64_t rows, T* result) const {
     if (weights.depth == 0) std::fill_n(result, rows * product_columns_, T(0));
     bool first = true;
-    for (const Stretch& s : weights.stretches) {
+    weights.each_sum([&](const Stretch* s, int64_t count) {
       for (int64_t j = 0; j < weights_.panels(); ++j) {
-        const T* panel = weights_.panel(weights, j) + s.begin * gemm_.columns;
+        const T* panel = weights_.panel(weights, j) + s->begin * gemm_.columns;
         T* to = result + j * gemm_.columns;
         for (int64_t r = 0; r < rows; r += kTileRows) {
-          gemm_.rows(s.length, begin + r, s.offset, panel, to + r * product_columns_, product_columns_, first);
+          gemm_.rows(s, count, begin + r, panel, to + r * product_columns_, product_columns_, first);
         }
       }
       first = false;
-    }
+    });
   }
 
   // The loaded pixels times all taps.

@@ -158,13 +158,14 @@ class PointProduct {
     const int64_t n = depth(c), last = std::min(j + Weights::kPanels, weights_.panels());
     const int64_t rows = whole_tiles(tiles);
     const T** begin = scratch<const T*, 1>(rows);
+    const Stretch all{0, 0, n};
     for (int64_t f = 0; f < filter_.points * filter_.points; ++f) {
       for (int64_t i = 0; i < rows; ++i) begin[i] = input + f * (rows * n + kApart) + std::min(i, tiles - 1) * n;
       for (int64_t panel = j; panel < last; ++panel) {
         const T* weights = weights_.panel(phase, run, c, f, panel);
         T* to = products + f * apart + panel * gemm_.columns;
         for (int64_t r = 0; r < rows; r += kTileRows) {
-          gemm_.rows(n, begin + r, 0, weights, to + r * columns_, columns_, run + c == 0);
+          gemm_.rows(&all, 1, begin + r, weights, to + r * columns_, columns_, run + c == 0);
         }
       }
     }

@@ -7,19 +7,27 @@
 
 namespace fastgan {
 
-// A stretch of the sum over taps and channels that is contiguous in the loaded rows.
-struct Stretch {
-  int64_t offset, begin, length;  // in the loaded rows, and in the sum
-};
+// Terms that are summed at a time: a panel of the weight of this depth stays in the first-level cache.
+constexpr int64_t kDepth = 320;
 
 // The sum of one phase: [panel][depth][columns of a tile] from `base`.
 struct PhaseWeights {
   int64_t base, depth;
+  // over taps and channels, in the loaded rows
   std::vector<Stretch> stretches;
-};
 
-// Longest stretch: a panel of the weight of this depth stays in the first-level cache.
-constexpr int64_t kDepth = 320;
+  // Calls f(first stretch, how many) for neighbouring stretches that are summed at a time.
+  template <typename F>
+  void each_sum(F f) const {
+    for (size_t i = 0, end; i < stretches.size(); i = end) {
+      const int64_t begin = stretches[i].begin;
+      for (end = i + 1; end < stretches.size(); ++end) {
+        if (stretches[end].begin + stretches[end].length - begin > kDepth) break;
+      }
+      f(&stretches[i], int64_t(end - i));
+    }
+  }
+};
 
 // A weight (C_small, C_big, kH, kW), read a few channels of a panel at a time: a gather sums over the big channels, a
 // scatter over the small ones.

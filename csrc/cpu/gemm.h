@@ -19,12 +19,19 @@ struct Pixels {
   int64_t width, channels, pixel_stride, channel_stride;
 };
 
+// A part of a sum that is contiguous in the rows of one operand: where it begins in them, and in the sum.
+struct Stretch {
+  int64_t offset, begin, length;
+};
+
 template <typename T>
 struct Gemm {
   // Columns of a tile: two vectors.
   int64_t columns;
-  // c[r][n] = (first ? 0 : c[r][n]) + sum_k a[r][offset + k] b[k][n], with b [k][columns] and rows of c `stride` apart.
-  void (*rows)(int64_t k, const T* const* a, int64_t offset, const T* b, T* c, int64_t stride, bool first);
+  // c[r][n] = (first ? 0 : c[r][n]) + sum_k a[r][offset + k] b[k][n] over all stretches, with b [k][columns] from the
+  // first stretch on, and rows of c `stride` apart.
+  void (*rows)(const Stretch* stretches, int64_t count, const T* const* a, const T* b, T* c, int64_t stride,
+               bool first);
   // The same with a [k][kTileRows].
   void (*packed)(int64_t k, const T* a, const T* b, T* c, int64_t stride, bool first);
   // Tensor to [width][channels] with pixels `stride` apart, and back, by storage.

@@ -11,9 +11,9 @@ struct Tile {
   // memory operands need not be aligned
   typedef T Vec __attribute__((vector_size(FASTGAN_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
 
-  template <typename A>
-  static inline __attribute__((always_inline)) void run(int64_t k, A a, const T* b, T* c, int64_t stride, bool first) {
-    Vec acc[kTileRows][2];
+  typedef Vec Sums[kTileRows][2];
+
+  static inline __attribute__((always_inline)) void clear(Sums& acc, T* c, int64_t stride) {
 #pragma GCC unroll 6
     for (int r = 0; r < kTileRows; ++r) {
       acc[r][0] = acc[r][1] = Vec{};
@@ -21,6 +21,11 @@ struct Tile {
       __builtin_prefetch(c + r * stride, 1);
       __builtin_prefetch(c + r * stride + kColumns - 1, 1);
     }
+  }
+
+  // a(r, i): term i of row r.
+  template <typename A>
+  static inline __attribute__((always_inline)) void add(Sums& acc, int64_t k, A a, const T* b) {
     for (int64_t i = 0; i < k; ++i) {
       const Vec b0 = *reinterpret_cast<const Vec*>(b + i * kColumns);
       const Vec b1 = *reinterpret_cast<const Vec*>(b + i * kColumns + kLanesOfVector);
@@ -31,6 +36,9 @@ struct Tile {
         acc[r][1] += v * b1;
       }
     }
+  }
+
+  static inline __attribute__((always_inline)) void put(const Sums& acc, T* c, int64_t stride, bool first) {
 #pragma GCC unroll 6
     for (int r = 0; r < kTileRows; ++r) {
       Vec* to = reinterpret_cast<Vec*>(c + r * stride);
@@ -40,18 +48,28 @@ struct Tile {
     }
   }
 
-  static void rows(int64_t k, const T* const* a, int64_t offset, const T* b, T* c, int64_t stride, bool first) {
-    const T *a0 = a[0] + offset, *a1 = a[1] + offset, *a2 = a[2] + offset;
-    const T *a3 = a[3] + offset, *a4 = a[4] + offset, *a5 = a[5] + offset;
-    auto at = [=](int r, int64_t i) __attribute__((always_inline)) {
-      return r == 0 ? a0[i] : r == 1 ? a1[i] : r == 2 ? a2[i] : r == 3 ? a3[i] : r == 4 ? a4[i] : a5[i];
-    };
-    run(k, at, b, c, stride, first);
+  static void rows(const Stretch* stretches, int64_t count, const T* const* a, const T* b, T* c, int64_t stride,
+                   bool first) {
+    Sums acc;
+    clear(acc, c, stride);
+    for (int64_t s = 0; s < count; ++s) {
+      const int64_t k = stretches[s].length, offset = stretches[s].offset;
+      const T *a0 = a[0] + offset, *a1 = a[1] + offset, *a2 = a[2] + offset;
+      const T *a3 = a[3] + offset, *a4 = a[4] + offset, *a5 = a[5] + offset;
+      auto at = [=](int r, int64_t i) __attribute__((always_inline)) {
+        return r == 0 ? a0[i] : r == 1 ? a1[i] : r == 2 ? a2[i] : r == 3 ? a3[i] : r == 4 ? a4[i] : a5[i];
+      };
+      add(acc, k, at, b);
+      b += k * kColumns;
+    }
+    put(acc, c, stride, first);
   }
 
   static void packed(int64_t k, const T* a, const T* b, T* c, int64_t stride, bool first) {
-    auto at = [=](int r, int64_t i) __attribute__((always_inline)) { return a[i * kTileRows + r]; };
-    run(k, at, b, c, stride, first);
+    Sums acc;
+    clear(acc, c, stride);
+    add(acc, k, [=](int r, int64_t i) __attribute__((always_inline)) { return a[i * kTileRows + r]; }, b);
+    put(acc, c, stride, first);
   }
 };
 
