@@ -10,12 +10,17 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
-    """Return the format an op's output has for input x: contiguous, or channels last in 2 or 3 spatial dimensions."""
-    if x.is_contiguous() or x.dim() not in _CHANNELS_LAST:
+    """Return the format an op's output has for input x: contiguous, or channels last in 2 or 3 spatial dimensions.
+
+    Where x could be both, of one channel or one pixel, its strides decide, as in torch.
+    """
+    last = _CHANNELS_LAST.get(x.dim())
+    if last is None:
         return torch.contiguous_format
-    if x.is_contiguous(memory_format=_CHANNELS_LAST[x.dim()]):
-        return _CHANNELS_LAST[x.dim()]
-    return suggest_memory_format(x)
+    contiguous = x.is_contiguous()
+    if contiguous == x.is_contiguous(memory_format=last):
+        return suggest_memory_format(x)
+    return torch.contiguous_format if contiguous else last
 
 
 def wanted_format(dim: int, channels_last: bool) -> torch.memory_format:
