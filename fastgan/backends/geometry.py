@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -36,7 +36,24 @@ class Attributes(NamedTuple):
         return self.stride, self.padding, self.dilation, self.transposed, self.output_padding, self.groups
 
 
-def output_size(size: Sequence[int], kernel_size: Sequence[int], a: Attributes) -> list[int]:
+class Sizes(Protocol):
+    """What sizes depend on: ``Attributes``, or a convolution."""
+
+    @property
+    def stride(self) -> Sequence[int]: ...
+    @property
+    def padding(self) -> Sequence[int]: ...
+    @property
+    def dilation(self) -> Sequence[int]: ...
+    @property
+    def output_padding(self) -> Sequence[int]: ...
+    @property
+    def transposed(self) -> bool: ...
+    @property
+    def groups(self) -> int: ...
+
+
+def output_size(size: Sequence[int], kernel_size: Sequence[int], a: Sizes) -> list[int]:
     """Return the spatial size of the result for that of x."""
     rows = zip(size, kernel_size, a.stride, a.padding, a.dilation, a.output_padding, strict=True)
     if a.transposed:
@@ -44,7 +61,7 @@ def output_size(size: Sequence[int], kernel_size: Sequence[int], a: Attributes) 
     return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d, _ in rows]
 
 
-def output_channels(weight_shape: Sequence[int], a: Attributes) -> int:
+def output_channels(weight_shape: Sequence[int], a: Sizes) -> int:
     """Return the number of channels of the result."""
     return weight_shape[1] * a.groups if a.transposed else weight_shape[0]
 

@@ -109,11 +109,11 @@ class Convolution(NamedTuple):
 
     def output_size(self, x: Tensor) -> list[int]:
         """Return the spatial size of the result for x."""
-        return output_size(x.shape[2:], self.weight.shape[2:], self.attributes())
+        return output_size(x.shape[2:], self.weight.shape[2:], self)
 
     def channels(self) -> int:
         """Return the number of channels of the result."""
-        return output_channels(self.weight.shape, self.attributes())
+        return output_channels(self.weight.shape, self)
 
     def attributes(self, **changes: Any) -> Attributes:
         plain = Attributes(

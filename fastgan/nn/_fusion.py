@@ -39,6 +39,7 @@ from fastgan.nn._reasons import (
     why_not_norm,
     why_not_norm_act,
 )
+from fastgan.nn._small import few_values, little_work
 from fastgan.nn._sync import process_group_of, sync_norm_act
 from fastgan.nn.functional import run_norm_act, update_running
 
@@ -64,6 +65,8 @@ def fused_norm_act(
     Args:
         parts: of the batch, each of which has its own op and is counted.
     """
+    if parts == 1 and few_values(x) and process_group_of(norm) is None:
+        return None
     # a subclass is a BatchNormAct2d
     if why_not_input(x) or x.dim() not in NORM_DIMS.get(type(norm), (4,)):
         return None
@@ -109,9 +112,12 @@ def conv_group(
     """Return act(norm(conv(value))), norm(act(conv(value))) with ``act_first``, or less where norm or act is None.
 
     Args:
+        conv: of kind CONV.
         lazy: the next layer is a convolution, so that norm and activation may be left to it.
     """
     x = value.u if isinstance(value, Raw) else value
+    if little_work(x, conv) and (norm is None or process_group_of(norm) is None):
+        return _one_by_one(finish(value), conv, norm, act, act_first)
     if why_not_conv(conv, x):
         return _after(conv(finish(value)), norm, act, act_first, not shows_output(conv))
     c = Convolution.of(conv)
@@ -154,7 +160,7 @@ def _after(y: Tensor, norm: _BatchNorm | None, act: Activation | None, act_first
         return norm(y) if act is None else norm_act(y, norm, act, act_first, private)
     if act is None:
         return y
-    if not private and changes_input(act):
+    if few_values(y) or (not private and changes_input(act)):
         return stock_activation(y, act)
     name, slope = activation_of(act)
     if why_not_act(act) or why_not_input(y) or y.dim() < 2 or why_not_backend("bias_act", y.device, y.dtype):
@@ -176,6 +182,12 @@ def traced_conv(
     known = kind_of(conv) == CONV and (norm is None or kind_of(norm) == NORM) and (act is None or _still_known(act))
     if known and not why_not_here():
         return finish(conv_group(x, conv, norm, act, act_first))  # type: ignore[arg-type]
+    return _one_by_one(x, conv, norm, act, act_first)
+
+
+def _one_by_one(
+    x: Tensor, conv: nn.Module, norm: nn.Module | None, act: Activation | None, act_first: bool
+) -> Tensor:  # fmt: skip
     y = conv(x)
     for layer in (act, norm) if act_first else (norm, act):
         if layer is not None:

@@ -60,7 +60,8 @@ class Sequential(nn.Sequential):
     Between two convolutions neither the normalised nor the activated tensor is written: the second convolution applies
     norm and activation of the first while it loads, and at most the first one's plain result is kept for backward.
     A group runs child by child where fusing could be noticed: children with hooks, with a forward of their own, in a
-    state fastgan does not serve, or where no fast backend is there. ``fastgan.explain`` lists what runs how, and why.
+    state fastgan does not serve, where no fast backend is there, or where an input on a CPU is so small that torch's
+    layers are faster and no backend was asked for. ``fastgan.explain`` lists what runs how, and why.
     Differentiable twice.
 
     Args:

@@ -1,0 +1,107 @@
+"""Where no backend was asked for, torch's own layers do what is so small that they are faster."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import fastgan
+from fastgan.nn.utils import separate_statistics
+from tests.nn.common import fused_ops
+
+
+@pytest.fixture(autouse=True)
+def automatic():
+    with fastgan.use_backend("auto"):
+        yield
+
+
+def images(n, channels=16, size=16, dtype=torch.float32):
+    return torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(1), dtype=dtype)
+
+
+def converted(*layers):
+    return fastgan.convert(nn.Sequential(*layers))
+
+
+def down(channels=16, out=32):
+    return [nn.Conv2d(channels, out, 4, 2, 1), nn.BatchNorm2d(out), nn.LeakyReLU(0.2)]
+
+
+def up(channels=16, out=32):
+    return [nn.ConvTranspose2d(channels, out, 4, 2, 1), nn.LeakyReLU(0.2), nn.BatchNorm2d(out)]
+
+
+def step(model, x):
+    """Return the output, all gradients and buffers of one training step."""
+    x = x.clone().requires_grad_()
+    y = model(x)
+    return [y, *torch.autograd.grad(y.square().sum(), [x, *model.parameters()]), *model.buffers()]
+
+
+@pytest.mark.parametrize("layers", [down, up])
+def test_a_small_model_gives_the_bits_of_stock(layers):
+    stock = nn.Sequential(*layers(), nn.Conv2d(32, 8, 3), nn.Tanh())
+    ours = fastgan.convert(copy.deepcopy(stock))
+    x = images(1)
+    assert fused_ops(ours, x) == 0
+    assert all(torch.equal(a, b) for a, b in zip(step(stock, x), step(ours, x), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("conv", "size", "most"),
+    [
+        (lambda: nn.Conv2d(256, 512, 4, 2, 1), 8, 8),
+        (lambda: nn.Conv2d(128, 256, 4, 2, 1), 8, 15),
+        (lambda: nn.Conv2d(16, 16, 3, 1, 1), 16, 14),
+        (lambda: nn.ConvTranspose2d(4, 64, 4, 2, 1), 16, 7),
+    ],
+    ids=["few pixels", "more pixels and little work", "little work", "transposed"],
+)
+def test_limits(conv, size, most):
+    model = converted(conv())
+    channels = model[0].in_channels
+    assert fused_ops(model, images(most, channels, size)) == 0
+    assert fused_ops(model, images(most + 1, channels, size)) == 1
+
+
+@pytest.mark.parametrize("layers", [[nn.BatchNorm2d(16), nn.ReLU()], [nn.ReLU(), nn.BatchNorm2d(16)]], ids=str)
+def test_a_norm_with_few_values(layers):
+    model = converted(*layers)
+    assert fused_ops(model, images(32)) == 0 and fused_ops(model, images(33)) == 1
+    module = fastgan.nn.BatchNormAct2d(16)
+    assert fused_ops(module, images(32)) == 0 and fused_ops(module, images(33)) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "x"),
+    [
+        (lambda: converted(nn.ConvTranspose2d(16, 8, 4)), lambda: images(1, 16, 1)),
+        (lambda: converted(nn.Conv2d(16, 8, 4)), lambda: images(1, 16, 4)),
+        (lambda: converted(nn.Conv2d(512, 1024, 4, 2, 1, bias=False)), lambda: images(1, 512, 4)),
+        (lambda: converted(*down()[:1]).double(), lambda: images(1, dtype=torch.float64)),
+    ],
+    ids=["one pixel in", "one pixel out", "large weight", "float64"],
+)
+def test_what_is_fused_at_any_size(model, x):
+    assert fused_ops(model(), x()) == 1
+
+
+def test_asked_for_by_name_a_backend_does_all():
+    model = converted(*down(), nn.Conv2d(32, 8, 3))
+    with fastgan.use_backend("reference"):
+        assert fused_ops(model, images(1)) == 2
+
+
+def test_autocast_goes_through_the_ops():
+    model = converted(*down()[:1])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fused_ops(model, images(1)) == 1
+
+
+def test_statistics_of_parts():
+    model, x = converted(*down()), images(2)
+    with separate_statistics(model, 2):
+        y = model(x)
+    torch.testing.assert_close(y, torch.cat([model(x[:1]), model(x[1:])]))
