@@ -42,8 +42,8 @@ def explain(model: nn.Module) -> str:
 
     The table holds for now and for inputs of the parameters' type on their device: hooks, backends and ``use_backend``
     may change, and inputs of another kind run layer by layer. So do groups on a CPU where an input is so small that
-    torch's layers are faster, as one image at a time, unless a backend was asked for by name. Of a critic that ``gradient_penalty`` or
-    ``critic_step_wgan_gp`` has run, the last lines say which way they take.
+    torch's layers are faster, as one image at a time, unless a backend was asked for by name. Of a critic that
+    ``gradient_penalty`` or ``critic_step_wgan_gp`` has run, the last lines say which way they take.
 
     Args:
         model: any module, converted or not.
