@@ -39,8 +39,9 @@ def dense(x: Tensor, like: Tensor | None = None) -> Tensor:
 
 
 def empty(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Return uninitialised memory of x's shape in x's memory format. Not empty_like: that copies permuted strides."""
-    return torch.empty(x.shape, dtype=dtype or x.dtype, device=x.device, memory_format=memory_format(x))
+    """Return uninitialised memory of x's shape in x's memory format, which empty_like alone would not: it copies
+    permuted strides."""
+    return torch.empty_like(x, dtype=dtype, memory_format=memory_format(x))
 
 
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -39,15 +39,16 @@ class Weight(NamedTuple):
 
     def served(self) -> bool:
         """Return whether the ops take these tensors here."""
+        w = self.weight
+        dtype, device, compiling = w.dtype, w.device, torch.compiler.is_compiling()
         for t in self[:3]:
             if type(t) is not Tensor and type(t) is not Parameter:
                 return False
-            if t.dtype != self.weight.dtype or t.device != self.weight.device:
+            if t.dtype is not dtype or t.device != device:
                 return False
             # dynamo does not know the question
-            if not torch.compiler.is_compiling() and t.is_inference():
+            if not compiling and t.is_inference():
                 return False
-        w = self.weight
         if w.dim() < 2 or not (w.is_cpu or w.is_cuda) or w.layout is not torch.strided or w.dtype not in DTYPES:
             return False
         return w.numel() > 0 and not why_not_mode()
@@ -84,8 +85,7 @@ def iterate(weights: Sequence[Weight]) -> list[Estimate]:
 def write(w: Weight, found: Estimate) -> None:
     """Write what a read found, in place: replicas and captured graphs share the buffers' memory."""
     if w.iterations:
-        with torch.no_grad():
-            torch._foreach_copy_([w.u, w.v], [found.u, found.v])
+        torch._foreach_copy_([w.u.detach(), w.v.detach()], [found.u, found.v])
 
 
 def by_kind(weights: Iterable[Weight]) -> list[list[Weight]]:

@@ -198,9 +198,11 @@ def folded_weight(conv: nn.Module) -> tuple[Tensor, Tensor] | None:
     """
     if torch.compiler.is_compiling() or parametrize._cache_enabled:
         return None
-    hook = next(hooks(conv), None)
+    hook = next(hooks(conv), None) if conv._forward_pre_hooks else None
     if hook is not None:
         return _folded_by_hook(conv, hook)
+    if "parametrizations" not in conv._modules:
+        return None
     each = dict(parametrizations(conv)).get("weight")
     if each is None or len(each._modules) != 1 or type(each._modules["0"]) is not SpectralNorm:
         return None

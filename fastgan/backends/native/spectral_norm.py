@@ -17,7 +17,9 @@ __all__ = ["spectral_norm_bwd", "spectral_norm_power_iteration", "spectral_norm_
 
 def _readable(weight: Tensor, dim: int, like: Tensor) -> Tensor:
     """Return what the kernels read: ``weight`` in the memory format of ``like``, contiguous for a dim after 1."""
-    return weight.contiguous() if dim > 1 else dense(weight, like=like)
+    if dim > 1 or (weight.is_contiguous() and like.is_contiguous()):
+        return weight.contiguous()
+    return dense(weight, like=like)
 
 
 def _one_type(weights: list[Tensor]) -> torch.dtype:
@@ -39,9 +41,8 @@ def spectral_norm_power_iteration(
     """Return new u and v of each weight, and sigma (L,)."""
     sigmas = torch.empty(len(weights), dtype=_one_type(weights), device=weights[0].device)
     read = [_readable(weight, dim, weight) for weight, dim in zip(weights, dims, strict=True)]
-    new_us = [torch.empty(u.shape, dtype=u.dtype, device=u.device) for u in us]
-    new_vs = [torch.empty(v.shape, dtype=v.dtype, device=v.device) for v in vs]
     us, vs = ([vector.contiguous() for vector in vectors] for vectors in (us, vs))
+    new_us, new_vs = ([torch.empty_like(vector) for vector in vectors] for vectors in (us, vs))
     _run("power_iteration", weights, read, us, vs, dims, n_power_iterations, eps, v_first, new_us, new_vs, sigmas)
     return new_us, new_vs, sigmas
 
