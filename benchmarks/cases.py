@@ -103,17 +103,29 @@ def _groups() -> Iterator[tuple[str, list[Layer]]]:
     yield "1 to 4 channels", _ends()
 
 
+# direction and batch
+_PASSES = (
+    *((BACKWARD, batch) for batch in (64, 16, 128)),
+    (FORWARD, 64),
+    (DOUBLE, 64),
+    (BACKWARD, 1),
+    (FORWARD, 1),
+    *((direction, batch) for batch in (16, 128) for direction in (FORWARD, DOUBLE)),
+    (DOUBLE, 1),
+    *((direction, 512) for direction in (BACKWARD, FORWARD, DOUBLE)),
+)
+
+
 def layers(quick: bool) -> list[Case]:
     """Return the cases of the suite ``layers``: DCGAN-64 at batch 64, forward and backward, alone or first."""
     found: dict[tuple[Any, ...], Case] = {}
-    for direction in (BACKWARD, FORWARD, DOUBLE):
-        for batch in (64,) if quick else (64, 16, 128, 1, 512):
-            for group, members in _groups():
-                for layer in members:
-                    # nobody takes the penalty of a critic with batch norm
-                    if direction != DOUBLE or (not layer.norm and not layer.transposed):
-                        case = Case("layers", f"{group} {layer.title}", direction, batch, layer)
-                        found.setdefault((direction, batch, *layer[1:]), case)
+    for direction, batch in _PASSES[:1] if quick else _PASSES:
+        for group, members in _groups():
+            for layer in members:
+                # nobody takes the penalty of a critic with batch norm
+                if direction != DOUBLE or (not layer.norm and not layer.transposed):
+                    case = Case("layers", f"{group} {layer.title}", direction, batch, layer)
+                    found.setdefault((direction, batch, *layer[1:]), case)
     cases = list(found.values())
     return cases[: len(dcgan(64))] if quick else cases
 
