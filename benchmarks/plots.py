@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,21 @@ def _speed(axes: Axes, result: dict[str, Any]) -> None:
     axes.set_xlabel("times as fast as the best stock provider")
 
 
+def _shapes(axes: Axes, result: dict[str, Any]) -> None:
+    found = table.best(result["rows"])
+    names = list(dict.fromkeys(each.case for each in found))[::-1]
+    batches = sorted({each.batch for each in found})
+    for batch, color in zip(batches, matplotlib.colormaps["plasma"].resampled(len(batches) + 1).colors, strict=False):
+        members = [each for each in found if each.batch == batch]
+        places = [names.index(each.case) for each in members]
+        axes.scatter([each.ratio for each in members], places, color=color, s=18, label=f"batch {batch}")
+    axes.axvline(1.0, color=STOCK)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(-1, len(names))
+    axes.set_xlabel(f"{found[0].direction}, times as fast as the best stock provider")
+    axes.legend()
+
+
 def _roofline(axes: Axes, result: dict[str, Any]) -> None:
     ceiling = result["ceilings"]
     peak = max(value for key, value in ceiling.items() if key.startswith("matmul"))
@@ -72,7 +87,7 @@ def _roofline(axes: Axes, result: dict[str, Any]) -> None:
 # how each suite is drawn, and whether by a row for each case
 KINDS: dict[str, list[tuple[str, Drawing, bool]]] = {
     "memory": [("memory", _memory, True)],
-    "layers": [("speed", _speed, True), ("roofline", _roofline, False)],
+    "layers": [("roofline", _roofline, False)],
     "step": [("speed", _speed, True)],
     "gradient_penalty": [("speed", _speed, True)],
     "spectral_norm": [("speed", _speed, True)],
@@ -83,12 +98,26 @@ def drawn(found: list[tuple[Path, dict[str, Any]]]) -> dict[str, str]:
     """The plots of result files as SVG text, by file name."""
     made = {}
     for path, result in found:
-        cases = len(table.best(result["rows"]))
-        for name, draw, tall in KINDS[result["suite"]] if cases else []:
+        for name, draw, rows, tall in _wanted(result):
+            cases = len({(row["case"], row["direction"], row["batch"] if draw is not _shapes else 0) for row in rows})
             figure = Figure(figsize=(7, 1 + 0.3 * cases if tall else 4.5))
             axes = figure.add_subplot()
-            draw(axes, result)
+            draw(axes, result | {"rows": rows})
             axes.set_title(f"{result['suite']}, {result['dtype']}, {result['device']}", fontsize=10)
             kind = f"{result['suite']}-{result['dtype']}" + ("" if name == result["suite"] else f"-{name}")
             made[f"bench-{path.parent.name}-{kind}.svg"] = _svg(figure)
     return made
+
+
+def _wanted(result: dict[str, Any]) -> Iterator[tuple[str, Drawing, list[dict[str, Any]], bool]]:
+    """Yield name, drawing, rows and whether there is a line for each case, of the plots of one file."""
+    rows = result["rows"]
+    if not table.best(rows):
+        return
+    for name, draw, tall in KINDS[result["suite"]]:
+        yield name, draw, rows, tall
+    if result["suite"] == "layers":
+        for direction in dict.fromkeys(row["direction"] for row in rows):
+            members = [row for row in rows if row["direction"] == direction]
+            if table.best(members):
+                yield direction.replace(" ", "-").replace("+", "-"), _shapes, members, True

@@ -24,7 +24,7 @@ TITLES = {
 
 
 # suites of many cases, with what these are, and directions, with what is said of them
-LONG = {"layers": "layers", "memory": "cases of memory"}
+LONG = {"layers": "layers", "memory": "cases"}
 SPOKEN = {"step": "", "kept for backward": ", kept for backward"}
 
 
@@ -88,9 +88,11 @@ def summary() -> str:
         if not found:
             continue
         if suite in LONG:
-            ratios = [each.ratio for each in found]
-            mean = f"{table.geometric_mean(ratios):.2f}; {min(ratios):.2f}"
-            lines.append(f"| {len(found)} {LONG[suite]}: mean; worst | {result['dtype']} | | | {mean} |")
+            for direction in dict.fromkeys(each.direction for each in found):
+                ratios = [each.ratio for each in found if each.direction == direction]
+                mean = f"{table.geometric_mean(ratios):.2f}; {min(ratios):.2f}"
+                what = f"{len(ratios)} {LONG[suite]}{SPOKEN.get(direction, f', {direction}')}: mean; worst"
+                lines.append(f"| {what} | {result['dtype']} | | | {mean} |")
             found = [each for each in found if suite == "memory" and each.case.endswith("step")]
         for each in found:
             batch = f", batch {each.batch}" if each.batch else ""

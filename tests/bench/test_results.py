@@ -121,6 +121,8 @@ def test_plots_are_those_of_the_committed_results():
 
 def test_speed_and_roofline_are_drawn_of_timed_results(result):
     made = plots.drawn([(Path("machine/layers.float32.json"), result)])
-    assert [name.rsplit("-", 1)[1] for name in made] == ["speed.svg", "roofline.svg"]
-    assert "one, forward+backward, batch 2" in made["bench-machine-layers-float32-speed.svg"]
+    kinds = ("roofline", "forward-backward", "forward")
+    assert list(made) == [f"bench-machine-layers-float32-{kind}.svg" for kind in kinds]
+    shapes = made["bench-machine-layers-float32-forward-backward.svg"]
+    assert "one" in shapes and "batch 2" in shapes and "forward+backward, times as fast" in shapes
     assert "measured ceilings" in made["bench-machine-layers-float32-roofline.svg"]
