@@ -187,7 +187,7 @@ def traced_conv(
 
 def _one_by_one(
     x: Tensor, conv: nn.Module, norm: nn.Module | None, act: Activation | None, act_first: bool
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     y = conv(x)
     for layer in (act, norm) if act_first else (norm, act):
         if layer is not None:

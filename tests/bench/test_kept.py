@@ -46,6 +46,8 @@ def test_the_count_is_what_the_allocator_says():
 
 
 def test_a_step_of_ours_keeps_less(tiny, settings):
-    (path,) = run.run(settings(["memory"], peers.load(["eager", "fastgan"])))
+    # what is as small as here runs torch's layers otherwise
+    with fastgan.use_backend("reference"):
+        (path,) = run.run(settings(["memory"], peers.load(["eager", "fastgan"])))
     game = [row["kept_bytes"] for row in results.read(path)["rows"] if row["case"] == "game"]
     assert game[1] < 0.8 * game[0]
