@@ -185,9 +185,7 @@ def traced_conv(
     return _one_by_one(x, conv, norm, act, act_first)
 
 
-def _one_by_one(
-    x: Tensor, conv: nn.Module, norm: nn.Module | None, act: Activation | None, act_first: bool
-) -> Tensor:
+def _one_by_one(x: Tensor, conv: nn.Module, norm: nn.Module | None, act: Activation | None, act_first: bool) -> Tensor:
     y = conv(x)
     for layer in (act, norm) if act_first else (norm, act):
         if layer is not None:
