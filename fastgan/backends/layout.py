@@ -38,6 +38,17 @@ def dense(x: Tensor, like: Tensor | None = None) -> Tensor:
     return x.contiguous(memory_format=memory_format(x if like is None else like))
 
 
+def formatted(x: Tensor, channels_last: bool) -> Tensor:
+    """Return x in a memory format, copied only if need be; where it could be both, the strides say which it is."""
+    wanted = wanted_format(x.dim(), channels_last)
+    x = x.contiguous(memory_format=wanted)
+    if memory_format(x) == wanted:
+        return x
+    strides = torch.empty(x.shape, device="meta", memory_format=wanted).stride()
+    # a view cannot be changed in place once it is the result of an autograd.Function
+    return x.as_strided(x.shape, strides).detach()
+
+
 def empty(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Return uninitialised memory of x's shape in x's memory format, which empty_like alone would not: it copies
     permuted strides."""

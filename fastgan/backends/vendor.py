@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastgan.backends.geometry import Attributes, crop, input_gradient, weight_shape
-from fastgan.backends.layout import accumulate_dtype, dense, is_channels_last, wanted_format
+from fastgan.backends.layout import accumulate_dtype, formatted, is_channels_last
 
 Vector = Tensor | None
 
@@ -63,7 +63,7 @@ def conv_norm_act(
     if not plain:
         y = stems.bias_act.bias_act(y, bias, a.activation, a.negative_slope)
     # a view cannot be changed in place once it is the result of an autograd.Function
-    y = y.contiguous(memory_format=wanted_format(y.dim(), a.channels_last)).detach()
+    y = formatted(y, a.channels_last).detach()
     if a.stats:
         return y, *stems.norm_act.norm_act_stats(y)
     dtype = accumulate_dtype(x.dtype)
@@ -79,7 +79,7 @@ def conv_norm_act_dx(
     du = crop(stems.convolution(g, weight, None, reverse), x)
     if norm[2] is None:
         dtype = accumulate_dtype(x.dtype)
-        return dense(du, like=x), x.new_empty(0, dtype=dtype), x.new_empty(0, dtype=dtype)
+        return formatted(du, is_channels_last(x)), x.new_empty(0, dtype=dtype), x.new_empty(0, dtype=dtype)
     attributes = (a.training, a.eps, a.norm_activation, a.norm_slope, False)
     return stems.norm_act.norm_act_bwd(du, x, *norm, *attributes)
 

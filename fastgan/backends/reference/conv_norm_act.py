@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from fastgan.backends.geometry import Attributes, crop, input_gradient, weight_shape
-from fastgan.backends.layout import accumulate_dtype, dense, is_channels_last, reduced_dims, wanted_format
+from fastgan.backends.layout import accumulate_dtype, formatted, is_channels_last, reduced_dims
 from fastgan.backends.reference.activation import act
 from fastgan.backends.reference.bias_act import bias_act_bwd
 from fastgan.backends.reference.norm_act import norm_act_bwd, norm_act_eval
@@ -58,7 +58,7 @@ def conv_norm_act(
     if bias is not None:
         c = c + bias.to(c.dtype).reshape(-1, *[1] * (c.dim() - 2))
     y = act(c, a.activation, a.negative_slope).to(x.dtype, copy=True)
-    y = y.contiguous(memory_format=wanted_format(y.dim(), a.channels_last))
+    y = formatted(y, a.channels_last)
     if not a.stats:
         return y, c.new_empty(0), c.new_empty(0)
     if y.numel() == 0:
@@ -79,10 +79,10 @@ def conv_norm_act_dx(
     reverse = input_gradient(x, weight.shape[2:], dy, a, is_channels_last(x))
     du = crop(_convolution(g, weight, reverse), x)
     if mean is None or var is None:
-        return dense(du.to(x.dtype), like=x), g.new_empty(0), g.new_empty(0)
+        return formatted(du.to(x.dtype), is_channels_last(x)), g.new_empty(0), g.new_empty(0)
     attributes_in = (a.training, a.eps, a.norm_activation, a.norm_slope, False)
     dx, dw, db = norm_act_bwd(du, x.to(g.dtype), norm_weight, norm_bias, mean, var, *attributes_in)
-    return dense(dx.to(x.dtype), like=x), dw, db
+    return formatted(dx.to(x.dtype), is_channels_last(x)), dw, db
 
 
 def conv_norm_act_dw(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fastgan.backends import asked, vendor
 from fastgan.backends.geometry import Attributes, input_gradient, output_channels, output_size
-from fastgan.backends.layout import accumulate_dtype, empty, is_channels_last, wanted_format
+from fastgan.backends.layout import accumulate_dtype, empty, formatted, is_channels_last
 from fastgan.backends.reference.activation import ACTIVATIONS
 from fastgan.backends.triton import bias_act, norm_act, norm_act_kernels, tuning
 from fastgan.backends.triton import conv_norm_act_kernels as kernels
@@ -211,10 +211,6 @@ def _serves(which: str, x: Tensor, result: Sequence[int], kernel_size: Sequence[
     return tuning.implicit_gemm_won(x, tuning.key(which, x, c_in, c_out, math.prod(result)))
 
 
-def _formatted(y: Tensor, channels_last: bool) -> Tensor:
-    return y.contiguous(memory_format=wanted_format(y.dim(), channels_last))
-
-
 def conv_norm_act(
     x: Tensor, weight: Tensor, bias: Vector, norm_weight: Vector, norm_bias: Vector, mean: Vector, var: Vector,
     *attributes: object,
@@ -226,7 +222,7 @@ def conv_norm_act(
         return vendor.conv_norm_act(STEMS, x, weight, bias, norm, a)
     y, partial, counts = product(_normalised(x, norm, a), weight, bias, a, STATISTICS if a.stats else PLAIN)
     statistics = _statistics(x, partial, counts) if a.stats else (_empty(x, 0), _empty(x, 0))
-    return _formatted(y, a.channels_last), *statistics
+    return formatted(y, a.channels_last), *statistics
 
 
 def conv_norm_act_dx(
@@ -242,7 +238,7 @@ def conv_norm_act_dx(
     reverse = input_gradient(x, weight.shape[2:], dy, a, True)
     if mean is None:
         du, _, _ = product(source, weight, None, reverse)
-        return _formatted(du, last), _empty(x, 0), _empty(x, 0)
+        return formatted(du, last), _empty(x, 0), _empty(x, 0)
     x = _last(x)
     after = Sums(x, table(norm, accumulate_dtype(x.dtype), a.eps), a.norm_activation, a.norm_slope)
     du, partial, _ = product(source, weight, None, reverse, GRADIENT_SUMS, after)
@@ -253,7 +249,7 @@ def conv_norm_act_dx(
     constants = problem.normalise | problem.act_first
     problem.pointwise(norm_act_kernels._norm_act_bwd_kernel, *tensors, TRAINING=a.training, **constants)
     # copies, since the results of an op must not share memory
-    return _formatted(dx, last), sums[1].clone(), sums[0].clone()
+    return formatted(dx, last), sums[1].clone(), sums[0].clone()
 
 
 def conv_norm_act_dw(
