@@ -35,18 +35,24 @@ def is_channels_last(x: Tensor) -> bool:
 
 def dense(x: Tensor, like: Tensor | None = None) -> Tensor:
     """Return x, copied only if it is not dense already in its own memory format, or in that of ``like``."""
-    return x.contiguous(memory_format=memory_format(x if like is None else like))
+    if like is None:
+        return x.contiguous(memory_format=memory_format(x))
+    return _formatted(x, memory_format(like))
 
 
 def formatted(x: Tensor, channels_last: bool) -> Tensor:
-    """Return x in a memory format, copied only if need be; where it could be both, the strides say which it is."""
-    wanted = wanted_format(x.dim(), channels_last)
+    """Return x dense in a memory format, copied only if need be."""
+    return _formatted(x, wanted_format(x.dim(), channels_last))
+
+
+def _formatted(x: Tensor, wanted: torch.memory_format) -> Tensor:
     x = x.contiguous(memory_format=wanted)
     if memory_format(x) == wanted:
         return x
-    strides = torch.empty(x.shape, device="meta", memory_format=wanted).stride()
+    # it could be both: the strides of the other would be taken for the other
+    x = x.as_strided(x.shape, torch.empty(x.shape, device="meta", memory_format=wanted).stride())
     # a view cannot be changed in place once it is the result of an autograd.Function
-    return x.as_strided(x.shape, strides).detach()
+    return x if x.requires_grad else x.detach()
 
 
 def empty(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -92,4 +92,4 @@ def conv_norm_act_dw(
     shape = weight_shape(x, dy, kernel_size, a)
     if x.numel() == 0 or dy.numel() == 0:
         return x.new_zeros(shape)
-    return stems.weight_gradient(u, g, shape, a).contiguous().detach()
+    return formatted(stems.weight_gradient(u, g, shape, a), False).detach()

@@ -56,9 +56,11 @@ def finish(value: Value) -> Tensor:
         y = ops.norm_act.norm_act_eval(
             y, *value.norm, value.training, value.eps, value.activation, value.negative_slope, False
         )
-    if y.dim() == 4 and is_channels_last(y) and not value.channels_last:
-        return y.contiguous()
-    return y
+    if y.dim() != 4 or value.channels_last or not is_channels_last(y):
+        return y
+    y = y.contiguous()
+    # of one channel or pixel that changes nothing, but those who see the strides go by them
+    return y.flatten().view(y.shape) if is_channels_last(y) else y
 
 
 class Convolution(NamedTuple):

@@ -65,7 +65,7 @@ def fused_norm_act(
     Args:
         parts: of the batch, each of which has its own op and is counted.
     """
-    if parts == 1 and few_values(x) and process_group_of(norm) is None:
+    if parts == 1 and few_values(x, norm):
         return None
     # a subclass is a BatchNormAct2d
     if why_not_input(x) or x.dim() not in NORM_DIMS.get(type(norm), (4,)):
@@ -116,7 +116,7 @@ def conv_group(
         lazy: the next layer is a convolution, so that norm and activation may be left to it.
     """
     x = value.u if isinstance(value, Raw) else value
-    if little_work(x, conv) and (norm is None or process_group_of(norm) is None):
+    if little_work(x, conv) and not isinstance(norm, nn.SyncBatchNorm):
         return _one_by_one(finish(value), conv, norm, act, act_first)
     if why_not_conv(conv, x):
         return _after(conv(finish(value)), norm, act, act_first, not shows_output(conv))

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import Parameter
 
 from fastgan import backends
+from fastgan.ops._define import is_watched
 
 # pixels of all samples on a convolution's smaller side and multiplications, within both of which torch's convolution
 # wins, and values of a tensor up to which its batch norm and activation do
@@ -31,28 +32,30 @@ def _in_question(x: Tensor) -> bool:
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         # who records a critic runs another number of samples later
-        and torch._C._len_torch_function_stack() == 0
+        and not is_watched()
     )
 
 
-def few_values(x: Tensor) -> bool:
-    """Return whether torch's batch norm and activation of x are faster."""
-    return _in_question(x) and x.numel() <= _VALUES
+def few_values(x: Tensor, norm: nn.Module | None = None) -> bool:
+    """Return whether torch's activation of x is faster, with batch norm where there is one, and can be done at all."""
+    # torch's synchronised norm refuses the CPU
+    return _in_question(x) and x.numel() <= _VALUES and not isinstance(norm, nn.SyncBatchNorm)
 
 
 def little_work(x: Tensor, conv: _ConvNd) -> bool:
     """Return whether torch's convolution of x is faster."""
-    if not _in_question(x) or x.dim() != 4:
+    transposed = isinstance(conv, nn.ConvTranspose2d)
+    if not _in_question(x) or x.dim() != 4 or not (transposed or isinstance(conv, nn.Conv2d)):
         return False
-    pixels, kernel_size = x.shape[2] * x.shape[3], conv.kernel_size
+    pixels, kernel_size, stride = x.shape[2] * x.shape[3], conv.kernel_size, conv.stride
+    # torch's gradient of a kernel that leaves pixels out is wrong in channels_last, or writes where it must not
+    if kernel_size[0] < stride[0] or kernel_size[1] < stride[1]:
+        return False
     # of a single pixel on that side the op makes one product with the weight as it lies
-    if isinstance(conv, _ConvTransposeNd):
-        single = pixels == 1
-    else:
-        pixels //= conv.stride[0] * conv.stride[1]
-        single = x.shape[2:] == kernel_size
-    pixels *= x.shape[0]
-    weight = conv.in_channels * conv.out_channels * kernel_size[0] * kernel_size[1]
-    if single or weight >= _LARGE_WEIGHT:
+    if pixels == 1 if transposed else x.shape[2:] == kernel_size:
         return False
+    weight = conv.in_channels * conv.out_channels * kernel_size[0] * kernel_size[1]
+    if weight >= _LARGE_WEIGHT:
+        return False
+    pixels = x.shape[0] * (pixels if transposed else pixels // (stride[0] * stride[1]))
     return any(pixels <= most and pixels * weight < work for most, work in _CONVOLUTIONS)

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+import fastgan.nn.functional as FF
 from tests.nn.common import assert_same, twins
 
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
@@ -37,3 +39,22 @@ def test_convolutions(backend, layout, weights, conv, channels, side):
     assert_same(theirs, got)
     assert theirs[0].stride() == got[0].stride()
     assert theirs[0].is_contiguous() == ((layout, weights) == ("nchw", "nchw"))
+
+
+def calls(x):
+    """Return what the functions make of an image, and the gradients of each."""
+    channels = x.shape[1]
+    v = torch.ones(channels, dtype=x.dtype)
+    w = torch.ones(channels, 1, 3, 3, dtype=x.dtype)
+    y = [FF.bias_act(x, v), FF.batch_norm_act(x, v, v, activation="silu"), FF.conv_norm_act(x, w, padding=1)]
+    return [*y, *(torch.autograd.grad(t, x, torch.ones_like(t))[0] for t in y)]
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 8, 8), (3, 1, 1, 1), (3, 1, 1, 4)])
+@pytest.mark.parametrize("layout", FORMATS)
+def test_shape_functions_say_the_strides_that_results_have(backend, layout, shape):
+    x = laid_out(torch.randn(shape, dtype=torch.float64), layout).requires_grad_()
+    real = calls(x)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake = calls(mode.from_tensor(x))
+    assert [t.stride() for t in real] == [t.stride() for t in fake]

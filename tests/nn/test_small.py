@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 import fastgan
@@ -86,6 +87,42 @@ def test_a_norm_with_few_values(layers):
 )
 def test_what_is_fused_at_any_size(model, x):
     assert fused_ops(model(), x()) == 1
+
+
+def test_one_channel_between_convolutions_has_the_strides_of_stock():
+    stock = nn.Sequential(nn.Conv2d(64, 1, 3, 1, 1), nn.LeakyReLU(0.2), nn.Conv2d(1, 4, 3, 1, 1))
+    ours = fastgan.convert(copy.deepcopy(stock))
+    x = images(64, 64, 32)
+    assert fused_ops(ours[:2], x) == 1 and fused_ops(ours[2:], images(64, 1, 32)) == 0
+    assert ours(x).stride() == stock(x).stride()
+    a, b = step(ours, x), step(stock, x)
+    assert all(s.stride() == t.stride() for s, t in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize(("kernel_size", "fused"), [(1, 1), ((2, 1), 1), (2, 0)])
+def test_a_kernel_that_leaves_pixels_out_is_fused(kernel_size, fused):
+    """Its gradient in torch is wrong for channels_last images, or corrupts memory."""
+    for conv in (nn.Conv2d, nn.ConvTranspose2d):
+        assert fused_ops(converted(conv(16, 8, kernel_size, 2)), images(1)) == fused
+
+
+def test_convolutions_in_one_dimension_raise_what_stock_raises():
+    with pytest.raises(RuntimeError, match="conv1d"):
+        converted(nn.Conv1d(16, 4, 3), nn.ReLU())(images(1))
+
+
+def test_a_synchronised_norm_of_one_process(tmp_path):
+    """Torch's own refuses tensors of a CPU."""
+    made = [nn.Sequential(*down()), nn.Sequential(*down()[1:]), fastgan.nn.ConvNormAct2d(16, 32, 3)]
+    x = [images(2), images(2, 32), images(2)]
+    expected = [copy.deepcopy(model)(data) for model, data in zip(made, x, strict=True)]
+    ours = [fastgan.convert(nn.SyncBatchNorm.convert_sync_batchnorm(model)) for model in made]
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        for model, data, y in zip(ours, x, expected, strict=True):
+            torch.testing.assert_close(model(data), y)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_asked_for_by_name_a_backend_does_all():

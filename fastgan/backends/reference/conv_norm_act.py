@@ -101,4 +101,4 @@ def conv_norm_act_dw(
     # oneDNN's gradient of a strided 1x1 weight is wrong for channels_last: see CONTRIBUTING.md
     g, u = g.contiguous(), u.contiguous()
     dw = torch.ops.aten.convolution_backward(g, u, u.new_empty(shape), None, *a.sizes(), [False, True, False])[1]
-    return dw.to(x.dtype).contiguous()
+    return formatted(dw.to(x.dtype), False)
