@@ -105,13 +105,14 @@ def _groups() -> Iterator[tuple[str, list[Layer]]]:
 
 # direction and batch
 _PASSES = (
-    *((BACKWARD, batch) for batch in (64, 16, 128)),
+    (BACKWARD, 64),
+    (BACKWARD, 16),
     (FORWARD, 64),
     (DOUBLE, 64),
-    (BACKWARD, 1),
-    (FORWARD, 1),
-    *((direction, batch) for batch in (16, 128) for direction in (FORWARD, DOUBLE)),
-    (DOUBLE, 1),
+    *((direction, 1) for direction in (BACKWARD, FORWARD, DOUBLE)),
+    (BACKWARD, 128),
+    *((direction, 16) for direction in (FORWARD, DOUBLE)),
+    *((direction, 128) for direction in (FORWARD, DOUBLE)),
     *((direction, 512) for direction in (BACKWARD, FORWARD, DOUBLE)),
 )
 
