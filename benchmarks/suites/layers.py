@@ -52,9 +52,12 @@ class LayerWork(Work):
                 found.update(direction(model, x, dy))
 
         def results() -> Results:
-            inputs = {} if x.grad is None else {"input gradient": x.grad}
-            forward = self.case.direction == cases.FORWARD
-            return found | inputs | ({} if forward else {"parameter gradients": gradients(own)})
+            if self.case.direction == cases.FORWARD:
+                return found
+            # none is a zero: the gradient of a convolution and a piecewise linear activation does not depend on x
+            by_x = torch.zeros_like(x) if x.grad is None else x.grad
+            name = "second input gradient" if self.case.direction == cases.DOUBLE else "input gradient"
+            return found | {name: by_x, "parameter gradients": gradients(own)}
 
         x.requires_grad_(self.case.direction != cases.FORWARD)
         return own, peer.step(step), results

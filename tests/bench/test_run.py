@@ -11,8 +11,10 @@ import jsonschema
 import pytest
 import torch
 
-from benchmarks import cases, peers, results, run, timing
+import fastgan
+from benchmarks import cases, peers, results, run, timing, work
 from benchmarks.peers import jax_jit
+from benchmarks.suites.layers import LayerWork
 from fastgan.__main__ import main
 
 
@@ -162,3 +164,15 @@ def test_pytest_finds_every_suite_that_is_timed():
         f"benchmarks/bench_{suite}.py::test_{suite}[" for suite in (*cases.SUITES, "norm_act") if suite != "memory"
     ]
     assert all(name in found for name in names)
+
+
+@pytest.mark.parametrize("activation", ["leaky_relu", "tanh"])
+@pytest.mark.parametrize("direction", [cases.FORWARD, cases.BACKWARD, cases.DOUBLE])
+def test_each_direction_of_a_layer_is_right_in_every_provider(direction, activation):
+    layer = cases.Layer("D", False, 3, 8, 8, 4, 2, 1, False, activation)
+    of_layer = LayerWork(cases.Case("layers", "D", direction, 2, layer), torch.float32, "cpu")
+    right = work.exact(of_layer)
+    with fastgan.use_backend("reference"):
+        for peer in peers.load(["eager", "channels_last", "fastgan", "fastgan_nchw"]):
+            error, reason = of_layer.wrong(of_layer.build(peer).checked(), right)
+            assert not reason and error < 1e-4
