@@ -98,9 +98,8 @@ def drawn(found: list[tuple[Path, dict[str, Any]]]) -> dict[str, str]:
     """The plots of result files as SVG text, by file name."""
     made = {}
     for path, result in found:
-        for name, draw, rows, tall in _wanted(result):
-            cases = len({(row["case"], row["direction"], row["batch"] if draw is not _shapes else 0) for row in rows})
-            figure = Figure(figsize=(7, 1 + 0.3 * cases if tall else 4.5))
+        for name, draw, rows, lines in _wanted(result):
+            figure = Figure(figsize=(7, 1 + 0.3 * lines if lines else 4.5))
             axes = figure.add_subplot()
             draw(axes, result | {"rows": rows})
             axes.set_title(f"{result['suite']}, {result['dtype']}, {result['device']}", fontsize=10)
@@ -109,15 +108,13 @@ def drawn(found: list[tuple[Path, dict[str, Any]]]) -> dict[str, str]:
     return made
 
 
-def _wanted(result: dict[str, Any]) -> Iterator[tuple[str, Drawing, list[dict[str, Any]], bool]]:
-    """Yield name, drawing, rows and whether there is a line for each case, of the plots of one file."""
+def _wanted(result: dict[str, Any]) -> Iterator[tuple[str, Drawing, list[dict[str, Any]], int]]:
+    """Yield name, drawing, rows and how many lines of text it has, 0 for none, of the plots of one file."""
     rows = result["rows"]
-    if not table.best(rows):
-        return
-    for name, draw, tall in KINDS[result["suite"]]:
-        yield name, draw, rows, tall
-    if result["suite"] == "layers":
-        for direction in dict.fromkeys(row["direction"] for row in rows):
-            members = [row for row in rows if row["direction"] == direction]
-            if table.best(members):
-                yield direction.replace(" ", "-").replace("+", "-"), _shapes, members, True
+    found = table.best(rows)
+    for name, draw, tall in KINDS[result["suite"]] if found else []:
+        yield name, draw, rows, len(found) if tall else 0
+    for direction in dict.fromkeys(each.direction for each in found) if result["suite"] == "layers" else []:
+        members = [row for row in rows if row["direction"] == direction]
+        names = {each.case for each in found if each.direction == direction}
+        yield direction.replace(" ", "-").replace("+", "-"), _shapes, members, len(names)

@@ -49,7 +49,7 @@ def _formatted(x: Tensor, wanted: torch.memory_format) -> Tensor:
     x = x.contiguous(memory_format=wanted)
     if memory_format(x) == wanted:
         return x
-    # it could be both: the strides of the other would be taken for the other
+    # x could be both, and whoever reads its strides would take it for the other format
     x = x.as_strided(x.shape, torch.empty(x.shape, device="meta", memory_format=wanted).stride())
     # a view cannot be changed in place once it is the result of an autograd.Function
     return x if x.requires_grad else x.detach()

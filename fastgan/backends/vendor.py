@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastgan.backends.geometry import Attributes, crop, input_gradient, weight_shape
-from fastgan.backends.layout import accumulate_dtype, formatted, is_channels_last
+from fastgan.backends.layout import accumulate_dtype, dense, formatted, is_channels_last
 
 Vector = Tensor | None
 
@@ -79,7 +79,7 @@ def conv_norm_act_dx(
     du = crop(stems.convolution(g, weight, None, reverse), x)
     if norm[2] is None:
         dtype = accumulate_dtype(x.dtype)
-        return formatted(du, is_channels_last(x)), x.new_empty(0, dtype=dtype), x.new_empty(0, dtype=dtype)
+        return dense(du, like=x), x.new_empty(0, dtype=dtype), x.new_empty(0, dtype=dtype)
     attributes = (a.training, a.eps, a.norm_activation, a.norm_slope, False)
     return stems.norm_act.norm_act_bwd(du, x, *norm, *attributes)
 

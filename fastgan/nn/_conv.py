@@ -13,7 +13,7 @@ from torch.nn.parameter import Parameter
 
 from fastgan import ops
 from fastgan.backends.geometry import Attributes, output_channels, output_size
-from fastgan.backends.layout import is_channels_last
+from fastgan.backends.layout import formatted, is_channels_last
 from fastgan.backends.reference.activation import SAVES_INPUT
 from fastgan.nn._spectral_norm import folded_weight, read_weight
 from fastgan.ops.conv_norm_act import Origin
@@ -56,11 +56,7 @@ def finish(value: Value) -> Tensor:
         y = ops.norm_act.norm_act_eval(
             y, *value.norm, value.training, value.eps, value.activation, value.negative_slope, False
         )
-    if y.dim() != 4 or value.channels_last or not is_channels_last(y):
-        return y
-    y = y.contiguous()
-    # of one channel or pixel that changes nothing, but those who see the strides go by them
-    return y.flatten().view(y.shape) if is_channels_last(y) else y
+    return y if y.dim() != 4 or value.channels_last else formatted(y, False)
 
 
 class Convolution(NamedTuple):

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from fastgan.backends.geometry import Attributes, crop, input_gradient, weight_shape
-from fastgan.backends.layout import accumulate_dtype, formatted, is_channels_last, reduced_dims
+from fastgan.backends.layout import accumulate_dtype, dense, formatted, is_channels_last, reduced_dims
 from fastgan.backends.reference.activation import act
 from fastgan.backends.reference.bias_act import bias_act_bwd
 from fastgan.backends.reference.norm_act import norm_act_bwd, norm_act_eval
@@ -79,10 +79,10 @@ def conv_norm_act_dx(
     reverse = input_gradient(x, weight.shape[2:], dy, a, is_channels_last(x))
     du = crop(_convolution(g, weight, reverse), x)
     if mean is None or var is None:
-        return formatted(du.to(x.dtype), is_channels_last(x)), g.new_empty(0), g.new_empty(0)
+        return dense(du.to(x.dtype), like=x), g.new_empty(0), g.new_empty(0)
     attributes_in = (a.training, a.eps, a.norm_activation, a.norm_slope, False)
     dx, dw, db = norm_act_bwd(du, x.to(g.dtype), norm_weight, norm_bias, mean, var, *attributes_in)
-    return formatted(dx.to(x.dtype), is_channels_last(x)), dw, db
+    return dense(dx.to(x.dtype), like=x), dw, db
 
 
 def conv_norm_act_dw(
