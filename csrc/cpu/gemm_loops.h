@@ -1,5 +1,6 @@
 // Included once per instruction set by isa_<name>.cpp, which defines FASTGAN_ISA as the namespace, includes half.h in
 // it, and gives the width of a register in FASTGAN_VECTOR_BYTES.
+#include "cpu/transpose_loops.h"
 #include "cpu/winograd_loops.h"
 
 namespace fastgan {
@@ -93,6 +94,13 @@ struct Movement {
       }
       return;
     }
+    if (in_squares(p)) {
+      each_square(p, [&](int64_t c, int64_t w) {
+        Square::square([&](int r) { return vector(s + (c + r) * p.channel_stride + w); },
+                       [&](int r, Vec v) { *reinterpret_cast<Vec*>(to + (w + r) * stride + c) = v; });
+      });
+      return;
+    }
     for (int64_t c = 0; c < p.channels; ++c) {
       const S* in = s + c * p.channel_stride;
       for (int64_t w = 0; w < p.width; ++w) to[w * stride + c] = T(value(in[w * p.pixel_stride]));
@@ -109,6 +117,13 @@ struct Movement {
       }
       return;
     }
+    if (in_squares(p)) {
+      each_square(p, [&](int64_t c, int64_t w) {
+        Square::square([&](int r) { return *reinterpret_cast<const Vec*>(from + (w + r) * stride + c); },
+                       [&](int r, Vec v) { put(v, s + (c + r) * p.channel_stride + w); });
+      });
+      return;
+    }
     for (int64_t c = 0; c < p.channels; ++c) {
       S* out = s + c * p.channel_stride;
       for (int64_t w = 0; w < p.width; ++w) assign(out[w * p.pixel_stride], from[w * stride + c]);
@@ -120,6 +135,40 @@ struct Movement {
       S s;
       assign(s, values[i]);
       values[i] = T(value(s));
+    }
+  }
+
+ private:
+  using Square = Transpose<T>;
+  using Vec = typename Square::Vec;
+
+  static bool in_squares(const Pixels& p) {
+    return p.pixel_stride == 1 && p.channels >= Square::kLanes && p.width >= Square::kLanes;
+  }
+
+  // Calls f with the first channel and pixel of squares that cover all; the last ones overlap those before.
+  template <typename F>
+  static void each_square(const Pixels& p, F f) {
+    for (int64_t c = 0; c < p.channels; c += Square::kLanes) {
+      for (int64_t w = 0; w < p.width; w += Square::kLanes) {
+        const int64_t left_c = p.channels - Square::kLanes, left_w = p.width - Square::kLanes;
+        f(c < left_c ? c : left_c, w < left_w ? w : left_w);
+      }
+    }
+  }
+
+  static inline __attribute__((always_inline)) Vec vector(const S* from) {
+    if constexpr (std::is_same_v<T, S>) return *reinterpret_cast<const Vec*>(from);
+    Vec v;
+    for (int i = 0; i < Square::kLanes; ++i) v[i] = T(value(from[i]));
+    return v;
+  }
+
+  static inline __attribute__((always_inline)) void put(Vec v, S* to) {
+    if constexpr (std::is_same_v<T, S>) {
+      *reinterpret_cast<Vec*>(to) = v;
+    } else {
+      for (int i = 0; i < Square::kLanes; ++i) assign(to[i], v[i]);
     }
   }
 };

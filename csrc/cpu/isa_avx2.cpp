@@ -2,6 +2,8 @@
 // or the linker could keep that copy for processors without it.
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
 #include "cpu/gemm.h"
 #include "cpu/matrix.h"

@@ -1,6 +1,8 @@
 // The tiles of the matrix products for x86-64 with AVX-512; all other loops are those of AVX2.
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
 #include "cpu/gemm.h"
 

@@ -1,6 +1,8 @@
 // The loops for any processor of the architecture, and the choice between the instruction sets.
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
 #include "cpu/gemm.h"
 #include "cpu/matrix.h"

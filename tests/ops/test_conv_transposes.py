@@ -1,0 +1,26 @@
+"""Native moves tensors with channels outermost in squares of a register: sizes below, as large as, and above those."""
+
+from itertools import product
+
+import pytest
+
+from .common import check
+from .conv_stem import STEM, ConvCase
+from .grid import DTYPES, NATIVE
+
+pytestmark = [
+    pytest.mark.skipif(not NATIVE, reason="native was not tested here"),
+    pytest.mark.parametrize("backend", ["native"], indirect=True),
+]
+CASES = [
+    ConvCase((2, channels, 3, width), channels + 1, (3, 3), padding=(1, 1), transposed=i % 2 > 0,
+             dtype=DTYPES[i % len(DTYPES)], lazy=i % 3 > 0, bias=i % 3 > 0, activation="silu",
+             after="tanh" if i % 3 else "identity")
+    for i, (channels, width) in enumerate(product((3, 4, 7, 8, 9, 16, 33), (4, 5, 8, 11, 16, 17)))
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_all_orders(backend, case):
+    for order in range(3):
+        check(STEM, case, "cpu", order)
