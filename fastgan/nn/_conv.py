@@ -47,6 +47,11 @@ class Raw(NamedTuple):
 Value = Tensor | Raw
 
 
+def tensor_of(value: Value) -> Tensor:
+    """Return the tensor that is there, of the shape of the finished one."""
+    return value.u if isinstance(value, Raw) else value
+
+
 def finish(value: Value) -> Tensor:
     """Return the tensor that stands for what is still to be done."""
     if not isinstance(value, Raw):

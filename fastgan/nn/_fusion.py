@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from fastgan import ops
 from fastgan.backends.reference.activation import SAVES_INPUT
-from fastgan.nn._conv import Convolution, Raw, Value, Vectors, autocast, conv_act, finish
+from fastgan.nn._conv import Convolution, Value, Vectors, autocast, conv_act, finish, tensor_of
 from fastgan.nn._layers import (
     ACT,
     CONV,
@@ -115,9 +115,7 @@ def conv_group(
         conv: of kind CONV.
         lazy: the next layer is a convolution, so that norm and activation may be left to it.
     """
-    x = value.u if isinstance(value, Raw) else value
-    if little_work(x, conv) and not isinstance(norm, nn.SyncBatchNorm):
-        return _one_by_one(finish(value), conv, norm, act, act_first)
+    x = tensor_of(value)
     if why_not_conv(conv, x):
         return _after(conv(finish(value)), norm, act, act_first, not shows_output(conv))
     c = Convolution.of(conv)
@@ -180,12 +178,13 @@ def traced_conv(
 ) -> Tensor:
     """``conv_group`` for traced code, where the modules may have been replaced since."""
     known = kind_of(conv) == CONV and (norm is None or kind_of(norm) == NORM) and (act is None or _still_known(act))
-    if known and not why_not_here():
+    if known and not why_not_here() and not little_work(x, conv, norm):  # type: ignore[arg-type]
         return finish(conv_group(x, conv, norm, act, act_first))  # type: ignore[arg-type]
-    return _one_by_one(x, conv, norm, act, act_first)
+    return one_by_one(x, conv, norm, act, act_first)
 
 
-def _one_by_one(x: Tensor, conv: nn.Module, norm: nn.Module | None, act: Activation | None, act_first: bool) -> Tensor:
+def one_by_one(x: Tensor, conv: nn.Module, norm: nn.Module | None, act: Activation | None, act_first: bool) -> Tensor:
+    """Return what torch's own layers make of x."""
     y = conv(x)
     for layer in (act, norm) if act_first else (norm, act):
         if layer is not None:

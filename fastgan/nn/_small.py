@@ -7,6 +7,8 @@ cores; what they leave to lose are the rows at batch 1 in docs/performance.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -16,47 +18,76 @@ from torch.nn.parameter import Parameter
 from fastgan import backends
 from fastgan.ops._define import is_watched
 
-# pixels of all samples on a convolution's smaller side and multiplications, within both of which torch's convolution
-# wins, and values of a tensor up to which its batch norm and activation do
-_CONVOLUTIONS = ((128, math.inf), (256, 1 << 27), (math.inf, 1 << 23))
+# pixels of all samples on a convolution's smaller side and multiplications, up to both of which torch's convolution
+# wins, and its transposed convolution
+_CONVOLUTIONS = ((128, math.inf), (256, 1 << 27), (math.inf, 3 << 22))
+_TRANSPOSED = (*_CONVOLUTIONS[:2], (math.inf, 1 << 23))
+# values of a tensor up to which torch's batch norm and activation do
 _VALUES = 1 << 17
+# multiplications of a convolution to or from a single pixel up to which torch's wins over one product of matrices
+_PRODUCT = 1 << 13
 # values of a weight from which on torch's convolution needs fresh memory at every call, and loses at few pixels, too
 _LARGE_WEIGHT = 1 << 23
 
 
-def _in_question(x: Tensor) -> bool:
+# of a Sequential: shape of the input and children with which all its groups were as small
+_known: WeakKeyDictionary[nn.Module, tuple[torch.Size, list[int]]] = WeakKeyDictionary()
+
+
+def in_question(x: Tensor) -> bool:
+    """Return whether torch's own layers may do what is small: on a CPU, in float32, eager, no backend by name."""
     return (
-        type(x) in (Tensor, Parameter)
-        and backends.asked() == "auto"
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()
+        and (type(x) is Tensor or type(x) is Parameter)
         and x.is_cpu
-        and x.dtype == torch.float32
+        and x.dtype is torch.float32
+        and backends.asked() == "auto"
         and not torch.is_autocast_enabled("cpu")
         # who records a critic runs another number of samples later
         and not is_watched()
     )
 
 
+def known_small(model: nn.Module, children: Sequence[nn.Module], x: Tensor) -> bool:
+    """Return whether ``remember_small`` was told of such a call.
+
+    Called one after another the children give the same result whatever has changed in them, so no more is looked at.
+    """
+    if not in_question(x):
+        return False
+    known = _known.get(model)
+    return known is not None and known[0] == x.shape and known[1] == list(map(id, children))
+
+
+def remember_small(model: nn.Module, children: Sequence[nn.Module], x: Tensor) -> None:
+    """Note that torch's layers are faster for all children of a Sequential."""
+    _known[model] = x.shape, list(map(id, children))
+
+
 def few_values(x: Tensor, norm: nn.Module | None = None) -> bool:
     """Return whether torch's activation of x is faster, with batch norm where there is one, and can be done at all."""
     # torch's synchronised norm refuses the CPU
-    return _in_question(x) and x.numel() <= _VALUES and not isinstance(norm, nn.SyncBatchNorm)
+    return in_question(x) and x.numel() <= _VALUES and not isinstance(norm, nn.SyncBatchNorm)
 
 
-def little_work(x: Tensor, conv: _ConvNd) -> bool:
-    """Return whether torch's convolution of x is faster."""
+def little_work(x: Tensor, conv: _ConvNd, norm: nn.Module | None = None) -> bool:
+    """Return whether torch's convolution of x is faster, and a norm after it can be done at all."""
     transposed = isinstance(conv, nn.ConvTranspose2d)
-    if not _in_question(x) or x.dim() != 4 or not (transposed or isinstance(conv, nn.Conv2d)):
+    if not in_question(x) or x.dim() != 4 or not (transposed or isinstance(conv, nn.Conv2d)):
+        return False
+    # torch's refuses the CPU
+    if isinstance(norm, nn.SyncBatchNorm):
         return False
     pixels, kernel_size, stride = x.shape[2] * x.shape[3], conv.kernel_size, conv.stride
     # torch's gradient of a kernel that leaves pixels out is wrong in channels_last, or writes where it must not
     if kernel_size[0] < stride[0] or kernel_size[1] < stride[1]:
         return False
+    weight = conv.in_channels * conv.out_channels * kernel_size[0] * kernel_size[1]
     # of a single pixel on that side the op makes one product with the weight as it lies
     if pixels == 1 if transposed else x.shape[2:] == kernel_size:
-        return False
-    weight = conv.in_channels * conv.out_channels * kernel_size[0] * kernel_size[1]
+        return x.shape[0] * weight <= _PRODUCT
     if weight >= _LARGE_WEIGHT:
         return False
     pixels = x.shape[0] * (pixels if transposed else pixels // (stride[0] * stride[1]))
-    return any(pixels <= most and pixels * weight < work for most, work in _CONVOLUTIONS)
+    limits = _TRANSPOSED if transposed else _CONVOLUTIONS
+    return any(pixels <= most and pixels * weight <= work for most, work in limits)

@@ -6,50 +6,63 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastgan.nn._conv import Value, finish
-from fastgan.nn._fusion import conv_group, norm_act
+from fastgan.nn._conv import Value, finish, tensor_of
+from fastgan.nn._fusion import conv_group, norm_act, one_by_one
 from fastgan.nn._layers import ACT, CONV, CONVERTED, NORM, kind_of, parts, scan
 from fastgan.nn._plain import why_not_here
 from fastgan.nn._power_iteration import forget
 from fastgan.nn._reasons import shows_output
+from fastgan.nn._small import few_values, in_question, known_small, little_work, remember_small
 from fastgan.nn._spectral_norm import prefetch
 
 
 def run_children(self: nn.Sequential, input: Tensor) -> Tensor:
     """``Sequential.forward``, which ``convert`` also gives to the user's own subclasses of nn.Sequential."""
     children: list[Any] = list(self._modules.values())
-    if why_not_here():
+    if known_small(self, children, input) or why_not_here():
         for child in children:
             input = child(input)
         return input
     prefetched = prefetch(children)
-    if not prefetched:
-        return _run_groups(children, input)
     try:
-        return _run_groups(children, input)
+        y, small = _run_groups(children, input)
     finally:
         forget(prefetched)
+    # weights that are read together are not to be read one by one
+    if small and not prefetched:
+        remember_small(self, children, input)
+    return y
 
 
-def _run_groups(children: list[Any], input: Tensor) -> Tensor:
+def _run_groups(children: list[Any], input: Tensor) -> tuple[Tensor, bool]:
+    """Return the result, and whether all groups were so small that torch's layers ran."""
     value: Value = input
+    small = in_question(input)
     # scanned at every call: it takes a few microseconds, and a cache would have to notice every change of a child
     steps = scan(children)
     for i, step in enumerate(steps):
         layers = children[step.first : step.first + step.length]
         if step.kind == CONV:
             group = parts(layers, [kind_of(layer) for layer in layers])
+            if little_work(tensor_of(value), group.conv, group.norm):
+                value = one_by_one(finish(value), *group)
+                continue
+            small = False
             value = conv_group(value, *group, lazy=i + 1 < len(steps) and steps[i + 1].kind == CONV)
         elif step.kind == NORM:
             norm, act = layers
-            value = norm_act(finish(value), norm, act)
+            value = finish(value)
+            small = small and few_values(value, norm)
+            value = norm_act(value, norm, act)
         elif step.kind == ACT:
             private = step.first > 0 and not shows_output(children[step.first - 1])
             act, norm = layers
-            value = norm_act(finish(value), norm, act, act_first=True, private=private)
+            value = finish(value)
+            small = small and few_values(value, norm)
+            value = norm_act(value, norm, act, act_first=True, private=private)
         else:
             value = layers[0](finish(value))
-    return finish(value)
+    return finish(value), small
 
 
 class Sequential(nn.Sequential):
@@ -70,8 +83,7 @@ class Sequential(nn.Sequential):
     Raises: what the children raise; BackendUnavailable when a backend was asked for by name and cannot serve.
     """
 
-    def forward(self, input: Tensor) -> Tensor:
-        return run_children(self, input)
+    forward = run_children
 
     def __getitem__(self, index: int | slice) -> Any:
         part = super().__getitem__(index)

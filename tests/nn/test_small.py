@@ -1,14 +1,18 @@
 """Where no backend was asked for, torch's own layers do what is so small that they are faster."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 import fastgan
 from fastgan.nn.utils import separate_statistics
+from fastgan.testing import CountOps
 from tests.nn.common import fused_ops
 
 
@@ -54,17 +58,60 @@ def test_a_small_model_gives_the_bits_of_stock(layers):
     ("conv", "size", "most"),
     [
         (lambda: nn.Conv2d(256, 512, 4, 2, 1), 8, 8),
-        (lambda: nn.Conv2d(128, 256, 4, 2, 1), 8, 15),
-        (lambda: nn.Conv2d(16, 16, 3, 1, 1), 16, 14),
-        (lambda: nn.ConvTranspose2d(4, 64, 4, 2, 1), 16, 7),
+        (lambda: nn.Conv2d(128, 256, 4, 2, 1), 8, 16),
+        (lambda: nn.Conv2d(16, 16, 3, 1, 1), 16, 21),
+        (lambda: nn.ConvTranspose2d(4, 64, 4, 2, 1), 16, 8),
+        (lambda: nn.Conv2d(256, 1, 4), 4, 2),
+        (lambda: nn.ConvTranspose2d(16, 4, 4), 1, 8),
     ],
-    ids=["few pixels", "more pixels and little work", "little work", "transposed"],
+    ids=["few pixels", "more pixels and little work", "little work", "transposed", "to a pixel", "from a pixel"],
 )
 def test_limits(conv, size, most):
     model = converted(conv())
     channels = model[0].in_channels
     assert fused_ops(model, images(most, channels, size)) == 0
     assert fused_ops(model, images(most + 1, channels, size)) == 1
+
+
+def test_a_known_small_model_notices_what_is_different():
+    model = converted(*down(), nn.Conv2d(32, 8, 3))
+    assert fused_ops(model, images(1)) == fused_ops(model, images(1)) == 0
+    assert fused_ops(model, images(64)) == 2
+    assert fused_ops(model, images(1, dtype=torch.float64).float()) == 0
+    with fastgan.use_backend("reference"):
+        assert fused_ops(model, images(1)) == 2
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fused_ops(model, images(1)) == 2
+    model.append(nn.Conv2d(8, 2048, 6))
+    assert fused_ops(model, images(1)) == 1
+    assert fused_ops(model.double(), images(1, dtype=torch.float64)) == 3
+
+
+def test_a_known_small_model_calls_hooks():
+    model = converted(*down())
+    model(images(1))
+    called = []
+    model[1].register_forward_hook(lambda *_: called.append(1))
+    model(images(1))
+    assert called == [1]
+
+
+def test_weights_with_spectral_norm_are_read_together_at_any_size():
+    layers = [spectral_norm(nn.Conv2d(c, 8, 3)) for c in (16, 8)]
+    model = converted(*layers)
+    for _ in range(3):
+        with CountOps() as count:
+            model(images(1))
+        assert count["spectral_norm_power_iteration"] == 1
+
+
+def test_a_model_is_not_kept_alive():
+    model = converted(*down())
+    model(images(1))
+    alive = weakref.ref(model)
+    del model
+    gc.collect()
+    assert alive() is None
 
 
 @pytest.mark.parametrize("layers", [[nn.BatchNorm2d(16), nn.ReLU()], [nn.ReLU(), nn.BatchNorm2d(16)]], ids=str)
@@ -78,8 +125,8 @@ def test_a_norm_with_few_values(layers):
 @pytest.mark.parametrize(
     ("model", "x"),
     [
-        (lambda: converted(nn.ConvTranspose2d(16, 8, 4)), lambda: images(1, 16, 1)),
-        (lambda: converted(nn.Conv2d(16, 8, 4)), lambda: images(1, 16, 4)),
+        (lambda: converted(nn.ConvTranspose2d(100, 8, 4)), lambda: images(1, 100, 1)),
+        (lambda: converted(nn.Conv2d(100, 8, 4)), lambda: images(1, 100, 4)),
         (lambda: converted(nn.Conv2d(512, 1024, 4, 2, 1, bias=False)), lambda: images(1, 512, 4)),
         (lambda: converted(*down()[:1]).double(), lambda: images(1, dtype=torch.float64)),
     ],
