@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import fastgan._C as _C
-from fastgan.backends.layout import accumulate_dtype, dense, empty
+from fastgan.backends.layout import accumulate_dtype, dense
 from fastgan.backends.reference.spectral_norm import spectral_norm_scale
 
 __all__ = ["spectral_norm_bwd", "spectral_norm_power_iteration", "spectral_norm_scale"]
@@ -17,9 +17,7 @@ __all__ = ["spectral_norm_bwd", "spectral_norm_power_iteration", "spectral_norm_
 
 def _readable(weight: Tensor, dim: int, like: Tensor) -> Tensor:
     """Return what the kernels read: ``weight`` in the memory format of ``like``, contiguous for a dim after 1."""
-    if dim > 1 or (weight.is_contiguous() and like.is_contiguous()):
-        return weight.contiguous()
-    return dense(weight, like=like)
+    return weight.contiguous() if dim > 1 else dense(weight, like=like)
 
 
 def _one_type(weights: list[Tensor]) -> torch.dtype:
@@ -54,7 +52,8 @@ def spectral_norm_bwd(
     wide = _one_type(weights)
     read = [_readable(weight, dim, weight) for weight, dim in zip(weights, dims, strict=True)]
     read_dys = [_readable(dy.to(weight.dtype), dim, weight) for dy, weight, dim in zip(dys, weights, dims, strict=True)]
-    gradients = [empty(weight) for weight in read]
+    # what is read is dense
+    gradients = [torch.empty_like(weight) for weight in read]
     us, vs = ([vector.contiguous() for vector in vectors] for vectors in (us, vs))
     _run("bwd", weights, read_dys, read, us, vs, sigmas.to(wide).contiguous(), dims, gradients)
     return [dense(gradient, like=weight) for gradient, weight in zip(gradients, weights, strict=True)]
