@@ -26,6 +26,8 @@ TITLES = {
 # suites of many cases, with what these are, and directions, with what is said of them
 LONG = {"layers": "layers", "memory": "cases"}
 SPOKEN = {"step": "", "kept for backward": ", kept for backward"}
+# the providers of a model in the default memory format
+PLAIN = ("eager", "fastgan_nchw")
 
 
 def committed() -> list[tuple[Path, dict[str, Any]]]:
@@ -88,11 +90,10 @@ def summary() -> str:
         if not found:
             continue
         if suite in LONG:
-            for direction in dict.fromkeys(each.direction for each in found):
-                ratios = [each.ratio for each in found if each.direction == direction]
-                mean = f"{table.geometric_mean(ratios):.2f}; {min(ratios):.2f}"
-                what = f"{len(ratios)} {LONG[suite]}{SPOKEN.get(direction, f', {direction}')}: mean; worst"
-                lines.append(f"| {what} | {result['dtype']} | | | {mean} |")
+            lines += _means(result, found)
+            if suite == "layers":
+                plain = table.best([row for row in result["rows"] if row["provider"] in PLAIN])
+                lines += _means(result, plain, *PLAIN)
             found = [each for each in found if suite == "memory" and each.case.endswith("step")]
         for each in found:
             batch = f", batch {each.batch}" if each.batch else ""
@@ -100,6 +101,16 @@ def summary() -> str:
             sides = " | ".join(f"{row['provider']}, {_cell(row)} {_unit(row)}" for row in (each.stock, each.ours))
             lines.append(f"| {what} | {result['dtype']} | {sides} | {each.ratio:.2f} |")
     return "\n".join(lines)
+
+
+def _means(result: dict[str, Any], found: list[table.Best], stock: str = "", ours: str = "") -> list[str]:
+    lines = []
+    for direction, batch in dict.fromkeys((each.direction, each.batch) for each in found):
+        ratios = [each.ratio for each in found if (each.direction, each.batch) == (direction, batch)]
+        mean = f"{table.geometric_mean(ratios):.2f}; {min(ratios):.2f}"
+        what = f"{len(ratios)} {LONG[result['suite']]}{SPOKEN.get(direction, f', {direction}')}, batch {batch}"
+        lines.append(f"| {what}: mean; worst | {result['dtype']} | {stock} | {ours} | {mean} |")
+    return lines
 
 
 def lost() -> str:

@@ -149,7 +149,9 @@ class CaseRun:
     def _timed(self, runs: dict[str, work.Run]) -> dict[str, dict[str, Any]]:
         steps = {name: run.step for name, run in runs.items()}
         device = self.settings.device
-        measured = timing.interleaved(steps, self.settings.repeats, 3 if device == "cuda" else 0, device)
+        # what takes less than a millisecond wants more repeats
+        seconds = 0.0 if device == "cuda" or self.settings.quick else 0.5
+        measured = timing.interleaved(steps, self.settings.repeats, 3 if device == "cuda" else 0, device, seconds)
         size, flops = self.work.ideal()
         for name, row in measured.items():
             row |= {"bytes": size, "flops": flops}

@@ -1,8 +1,9 @@
-"""Times several providers of one computation in turn, A B C A B C, so that drift of the machine hits all alike."""
+"""Times several providers of one computation in turn, A B C B A C, so that drift of the machine hits all alike."""
 
 from __future__ import annotations
 
 import os
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -13,18 +14,37 @@ import torch
 Measure = Callable[[Callable[[], object]], float]
 
 
+# rounds in which percentiles are settled
+_ENOUGH = 51
+
+
 def interleaved(
-    providers: dict[str, Callable[[], object]], repeats: int = 15, warm_up: int = 3, device: str = "cpu"
+    providers: dict[str, Callable[[], object]],
+    repeats: int = 15,
+    warm_up: int = 3,
+    device: str = "cpu",
+    seconds: float = 0.0,
 ) -> dict[str, dict[str, Any]]:
-    """Return for each provider p20, p50, p80 in milliseconds and n, which is ``repeats``, at least 2."""
+    """Return for each provider p20, p50, p80 in milliseconds and n, which is ``repeats``, at least 2, or more.
+
+    Each round has an order of its own: who always ran after the same other would always find the caches and the
+    allocator as that one leaves them.
+
+    Args:
+        seconds: for which rounds are added, up to 51.
+    """
     times: dict[str, list[float]] = {name: [] for name in providers}
     measure = _on_gpu() if device == "cuda" else _on_cpu
     for _ in range(warm_up):
         for run in providers.values():
             run()
-    for _ in range(repeats):
-        for name, run in providers.items():
-            times[name].append(measure(run))
+    order, draw = list(providers), random.Random(0)
+    rounds, end = 0, time.perf_counter() + seconds
+    while rounds < repeats or (rounds < _ENOUGH and time.perf_counter() < end):
+        draw.shuffle(order)
+        for name in order:
+            times[name].append(measure(providers[name]))
+        rounds += 1
     return {name: _percentiles(values) for name, values in times.items()}
 
 

@@ -115,10 +115,23 @@ def test_when_the_budget_is_spent_what_is_known_is_valid(tiny, settings, monkeyp
 def test_providers_are_timed_in_turn(monkeypatch):
     order = []
     monkeypatch.setattr(timing.time, "perf_counter", lambda: float(len(order)))
-    found = timing.interleaved({"a": lambda: order.append("a"), "b": lambda: order.extend("bb")}, 3, 1)
-    assert "".join(order) == "abb" * 4
-    assert found["a"] == {"p20_ms": 1000.0, "p50_ms": 1000.0, "p80_ms": 1000.0, "n": 3}
+    found = timing.interleaved({"a": lambda: order.append("a"), "b": lambda: order.extend("bb")}, 10, 1)
+    rounds = ["".join(order[i : i + 3]) for i in range(0, len(order), 3)]
+    # each once in every round, and not always after the same other
+    assert len(rounds) == 11 and set(rounds) == {"abb", "bba"}
+    assert found["a"] == {"p20_ms": 1000.0, "p50_ms": 1000.0, "p80_ms": 1000.0, "n": 10}
     assert found["b"]["p50_ms"] == 2000.0
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(0.0, 7), (20.0, 20), (1e9, 51)])
+def test_what_is_quick_is_timed_more_often(monkeypatch, seconds, rounds):
+    now = [0.0]
+
+    def step():
+        now[0] += 1.0
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    assert timing.interleaved({"a": step}, 7, 0, seconds=seconds)["a"]["n"] == rounds
 
 
 def test_the_most_important_cases_come_first():
