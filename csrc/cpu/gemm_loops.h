@@ -158,10 +158,13 @@ struct Movement {
   }
 
   static inline __attribute__((always_inline)) Vec vector(const S* from) {
-    if constexpr (std::is_same_v<T, S>) return *reinterpret_cast<const Vec*>(from);
-    Vec v;
-    for (int i = 0; i < Square::kLanes; ++i) v[i] = T(value(from[i]));
-    return v;
+    if constexpr (std::is_same_v<T, S>) {
+      return *reinterpret_cast<const Vec*>(from);
+    } else {
+      Vec v;
+      for (int i = 0; i < Square::kLanes; ++i) v[i] = T(value(from[i]));
+      return v;
+    }
   }
 
   static inline __attribute__((always_inline)) void put(Vec v, S* to) {

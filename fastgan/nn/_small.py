@@ -28,9 +28,7 @@ _VALUES = 1 << 17
 _PRODUCT = 1 << 13
 # values of a weight from which on torch's convolution needs fresh memory at every call, and loses at few pixels, too
 _LARGE_WEIGHT = 1 << 23
-
-
-# of a Sequential: shape of the input and children with which all its groups were as small
+# of a Sequential: shape of the input and children with which all its groups were small
 _known: WeakKeyDictionary[nn.Module, tuple[torch.Size, list[int]]] = WeakKeyDictionary()
 
 
