@@ -130,8 +130,12 @@ class Work(ABC):
 
 
 def gradients(model: nn.Module) -> Tensor:
-    """All gradients of a model, one after the other; of all together, since one by itself may be 0 but for rounding."""
-    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    """All gradients of a model, one after the other; of all together, since one by itself may be 0 but for rounding.
+
+    None counts as zeros: nothing depends on the bias in the gradient of a piecewise linear layer.
+    """
+    found = ((p, p.grad) for p in model.parameters())
+    return torch.cat([(torch.zeros_like(p) if grad is None else grad).flatten() for p, grad in found])
 
 
 def parameters(model: nn.Module) -> Tensor:

@@ -50,12 +50,23 @@ def formatted(x: Tensor, channels_last: bool) -> Tensor:
 
 def _formatted(x: Tensor, wanted: torch.memory_format) -> Tensor:
     x = x.contiguous(memory_format=wanted)
-    if memory_format(x) == wanted:
+    strides = _strides(x, wanted != torch.contiguous_format)
+    if x.stride() == strides:
         return x
     # x could be both, and whoever reads its strides would take it for the other format
-    x = x.as_strided(x.shape, torch.empty(x.shape, device="meta", memory_format=wanted).stride())
+    x = x.as_strided(x.shape, strides)
     # a view cannot be changed in place once it is the result of an autograd.Function
     return x if x.requires_grad else x.detach()
+
+
+def _strides(x: Tensor, channels_last: bool) -> tuple[int, ...]:
+    order = [0, *range(2, x.dim()), 1] if channels_last else range(x.dim())
+    strides, step = [0] * x.dim(), 1
+    for i in reversed(order):
+        strides[i] = step
+        # as torch counts where there is nothing
+        step *= x.shape[i] if channels_last else max(x.shape[i], 1)
+    return tuple(strides)
 
 
 def empty(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:

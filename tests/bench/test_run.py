@@ -179,10 +179,11 @@ def test_pytest_finds_every_suite_that_is_timed():
     assert all(name in found for name in names)
 
 
+@pytest.mark.parametrize("bias", [False, True], ids=["", "bias"])
 @pytest.mark.parametrize("activation", ["leaky_relu", "tanh"])
 @pytest.mark.parametrize("direction", [cases.FORWARD, cases.BACKWARD, cases.DOUBLE])
-def test_each_direction_of_a_layer_is_right_in_every_provider(direction, activation):
-    layer = cases.Layer("D", False, 3, 8, 8, 4, 2, 1, False, activation)
+def test_each_direction_of_a_layer_is_right_in_every_provider(direction, activation, bias):
+    layer = cases.Layer("D", False, 3, 8, 8, 4, 2, 1, False, activation, bias)
     of_layer = LayerWork(cases.Case("layers", "D", direction, 2, layer), torch.float32, "cpu")
     right = work.exact(of_layer)
     with fastgan.use_backend("reference"):
