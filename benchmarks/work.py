@@ -129,13 +129,14 @@ class Work(ABC):
         return torch.autocast(self.device, self.dtype)
 
 
-def gradients(model: nn.Module) -> Tensor:
-    """All gradients of a model, one after the other; of all together, since one by itself may be 0 but for rounding.
+def gradient(t: Tensor) -> Tensor:
+    """The gradient that a tensor has; zeros for none, which is what a result that does not depend on it leaves."""
+    return torch.zeros_like(t) if t.grad is None else t.grad
 
-    None counts as zeros: nothing depends on the bias in the gradient of a piecewise linear layer.
-    """
-    found = ((p, p.grad) for p in model.parameters())
-    return torch.cat([(torch.zeros_like(p) if grad is None else grad).flatten() for p, grad in found])
+
+def gradients(model: nn.Module) -> Tensor:
+    """All gradients of a model, one after the other; of all together, since one by itself may be 0 but for rounding."""
+    return torch.cat([gradient(p).flatten() for p in model.parameters()])
 
 
 def parameters(model: nn.Module) -> Tensor:

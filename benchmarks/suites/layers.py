@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks import cases, networks
 from benchmarks.peers.peer import Peer
-from benchmarks.work import Results, Run, Work, gradients
+from benchmarks.work import Results, Run, Work, gradient, gradients
 
 
 class LayerWork(Work):
@@ -54,10 +54,8 @@ class LayerWork(Work):
         def results() -> Results:
             if self.case.direction == cases.FORWARD:
                 return found
-            # none is a zero: the gradient of a convolution and a piecewise linear activation does not depend on x
-            by_x = torch.zeros_like(x) if x.grad is None else x.grad
             name = "second input gradient" if self.case.direction == cases.DOUBLE else "input gradient"
-            return found | {name: by_x, "parameter gradients": gradients(own)}
+            return found | {name: gradient(x), "parameter gradients": gradients(own)}
 
         x.requires_grad_(self.case.direction != cases.FORWARD)
         return own, peer.step(step), results

@@ -32,7 +32,7 @@ _LARGE_WEIGHT = 1 << 23
 _known: WeakKeyDictionary[nn.Module, tuple[torch.Size, list[int]]] = WeakKeyDictionary()
 
 
-def in_question(x: Tensor) -> bool:
+def in_question(x: Tensor, norm: nn.Module | None = None) -> bool:
     """Return whether torch's own layers may do what is small: on a CPU, in float32, eager, no backend by name."""
     return (
         not torch.compiler.is_compiling()
@@ -43,6 +43,8 @@ def in_question(x: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         # who records a critic runs another number of samples later
         and not is_watched()
+        # torch's refuses the CPU
+        and not isinstance(norm, nn.SyncBatchNorm)
     )
 
 
@@ -64,17 +66,13 @@ def remember_small(model: nn.Module, children: Sequence[nn.Module], x: Tensor) -
 
 def few_values(x: Tensor, norm: nn.Module | None = None) -> bool:
     """Return whether torch's activation of x is faster, with batch norm where there is one, and can be done at all."""
-    # torch's synchronised norm refuses the CPU
-    return in_question(x) and x.numel() <= _VALUES and not isinstance(norm, nn.SyncBatchNorm)
+    return in_question(x, norm) and x.numel() <= _VALUES
 
 
 def little_work(x: Tensor, conv: _ConvNd, norm: nn.Module | None = None) -> bool:
     """Return whether torch's convolution of x is faster, and a norm after it can be done at all."""
     transposed = isinstance(conv, nn.ConvTranspose2d)
-    if not in_question(x) or x.dim() != 4 or not (transposed or isinstance(conv, nn.Conv2d)):
-        return False
-    # torch's refuses the CPU
-    if isinstance(norm, nn.SyncBatchNorm):
+    if not in_question(x, norm) or x.dim() != 4 or not (transposed or isinstance(conv, nn.Conv2d)):
         return False
     pixels, kernel_size, stride = x.shape[2] * x.shape[3], conv.kernel_size, conv.stride
     # torch's gradient of a kernel that leaves pixels out is wrong in channels_last, or writes where it must not

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fastgan.nn._conv import Value, finish, tensor_of
 from fastgan.nn._fusion import conv_group, norm_act, one_by_one
-from fastgan.nn._layers import ACT, CONV, CONVERTED, NORM, kind_of, parts, scan
+from fastgan.nn._layers import ACT, CONV, CONVERTED, OTHER, kind_of, parts, scan
 from fastgan.nn._plain import why_not_here
 from fastgan.nn._power_iteration import forget
 from fastgan.nn._reasons import shows_output
@@ -49,19 +49,16 @@ def _run_groups(children: list[Any], input: Tensor) -> tuple[Tensor, bool]:
                 continue
             small = False
             value = conv_group(value, *group, lazy=i + 1 < len(steps) and steps[i + 1].kind == CONV)
-        elif step.kind == NORM:
-            norm, act = layers
-            value = finish(value)
-            small = small and few_values(value, norm)
-            value = norm_act(value, norm, act)
-        elif step.kind == ACT:
-            private = step.first > 0 and not shows_output(children[step.first - 1])
-            act, norm = layers
-            value = finish(value)
-            small = small and few_values(value, norm)
-            value = norm_act(value, norm, act, act_first=True, private=private)
-        else:
-            value = layers[0](finish(value))
+            continue
+        value = finish(value)
+        if step.kind == OTHER:
+            value = layers[0](value)
+            continue
+        act_first = step.kind == ACT
+        norm, act = reversed(layers) if act_first else layers
+        small = small and few_values(value, norm)
+        private = act_first and step.first > 0 and not shows_output(children[step.first - 1])
+        value = norm_act(value, norm, act, act_first, private)
     return finish(value), small
 
 

@@ -3,6 +3,10 @@
 from itertools import product
 
 import pytest
+import torch
+
+from fastgan.backends.layout import accumulate_dtype
+from fastgan.testing import random_values
 
 from .common import check
 from .conv_stem import STEM, ConvCase
@@ -24,3 +28,14 @@ CASES = [
 def test_all_orders(backend, case):
     for order in range(3):
         check(STEM, case, "cpu", order)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_moved_values_are_the_same_bits(backend, dtype):
+    from fastgan.backends.native.conv_norm_act import _loaded
+
+    for channels, width in product((16, 17, 31, 40), (1, 4, 7, 8, 9, 16, 19)):
+        x = random_values((2, channels, 3, width), channels).to(dtype)
+        moved, _, _ = _loaded(x, (None,) * 4 + (0.0, 0, 0.0), (None, 0, 0.0))
+        assert moved.dtype == accumulate_dtype(dtype) and moved.stride(1) == 1
+        assert torch.equal(moved, x.to(moved.dtype))
