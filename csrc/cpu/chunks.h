@@ -25,7 +25,6 @@ struct Operands {
 };
 
 inline const char* data(const at::Tensor& t) { return static_cast<const char*>(t.const_data_ptr()); }
-inline char* mutable_data(at::Tensor& t) { return static_cast<char*>(t.mutable_data_ptr()); }
 
 // How the channels lie, what a task is, and to which channel a lane of it belongs.
 enum class Order {

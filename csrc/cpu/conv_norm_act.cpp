@@ -287,7 +287,7 @@ void conv_norm_act_load_cpu(const Tensor& x, const Norm& norm, const Mask& mask,
     const Gemm<T> loops = gemm<T>();
     const int64_t height = x.size(2), row = x.size(1) * x.size(3);
     const int64_t high = std::clamp<int64_t>(kCache / row, 1, height), bands = (height + high - 1) / high;
-    T* out = to.mutable_data_ptr<T>();
+    T* out = reinterpret_cast<T*>(mutable_data(to));
     at::parallel_for(0, x.size(0) * bands, 1, [&](int64_t first, int64_t last) {
       for (int64_t t = first; t < last; ++t) {
         const int64_t n = t / bands, h = t % bands * high, rows = std::min(high, height - h);
@@ -303,6 +303,7 @@ void conv_norm_act_fwd_cpu(const Tensor& x, const Norm& norm, const Mask& mask, 
   with_accumulation_type(x, [&](auto zero) {
     using T = decltype(zero);
     const Source<T> source = make_source<T>(x, norm, mask);
+    in_large_pages(y.mutable_data_ptr(), y.nbytes());
     Forward<T> forward(source, weight, bias, to_vector<T>(scale, 1, T(1))[0], y, Sizes(sizes), Activation(activation),
                        negative_slope);
     const bool stats = mean_y.numel() > 0;

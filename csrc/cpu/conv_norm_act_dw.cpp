@@ -163,6 +163,7 @@ void conv_norm_act_dw_cpu(const Tensor& x, const Norm& norm, const Tensor& dy, c
     using T = decltype(zero);
     const Source<T> source = make_source<T>(x, norm, {}), gradient = make_source<T>(dy, {}, mask);
     const Sizes s(sizes);
+    in_large_pages(dw.mutable_data_ptr(), dw.nbytes());
     weight_gradient(s.transposed ? gradient : source, s.transposed ? source : gradient, s, dw);
   });
 }

@@ -61,8 +61,7 @@ void backward(Tensors dys, Tensors weights, Tensors us, Tensors vs, const Tensor
   int64_t memory = 0;
   for (size_t i = 0; i < weights.size(); ++i) {
     all.push_back({Matrix<T>(weights[i], dims[i]), static_cast<const char*>(dys[i].const_data_ptr()),
-                   static_cast<char*>(gradients[i].mutable_data_ptr()), nullptr, nullptr, nullptr,
-                   double(sigmas.const_data_ptr<T>()[i])});
+                   mutable_data(gradients[i]), nullptr, nullptr, nullptr, double(sigmas.const_data_ptr<T>()[i])});
     const Matrix<T>& w = all.back().w;
     memory += w.rows * w.inner + w.columns + w.row_size;
   }
