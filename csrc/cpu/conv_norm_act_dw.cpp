@@ -16,7 +16,7 @@ template <typename T>
 class WeightGradient {
  public:
   WeightGradient(const Source<T>& big, const Source<T>& small, int64_t kh, int64_t kw, const Sizes& sizes)
-      : big_(big), small_(small), kh_(kh), kw_(kw), sizes_(sizes) {
+      : big_(big), small_(small), kw_(kw), sizes_(sizes) {
     const int64_t channels = small.image.channels, positions = small.image.height, across = small.image.width;
     parts_ = (channels + kChannels - 1) / kChannels;
     part_ = whole_tiles((channels + parts_ - 1) / parts_);
@@ -39,14 +39,13 @@ class WeightGradient {
     splits_ = std::clamp<int64_t>(splits_, 1, blocks_);
   }
 
-  // Writes dw (C_small, C_big, kH, kW), dense.
+  // Writes dw (C_small, C_big, kH, kW) of any strides.
   void run(Tensor& dw) {
     const int64_t size = part_ * columns_, tasks = rows_ * parts_ * splits_;
     T* sums = scratch<T, 9>(tasks * size);
     each_task(tasks, [&](int64_t t) { task(t, sums + t * size); });
-    const Storage storage = storage_of(dw);
-    char* to = static_cast<char*>(dw.mutable_data_ptr());
-    const int64_t item = dw.element_size(), channels = small_.image.channels, big = big_.image.channels;
+    const Image to(dw);
+    const int64_t channels = small_.image.channels, big = big_.image.channels;
     at::parallel_for(0, rows_ * parts_, 1, [&](int64_t first, int64_t last) {
       for (int64_t t = first; t < last; ++t) {
         T* whole = sums + t * splits_ * size;
@@ -60,9 +59,7 @@ class WeightGradient {
             const int64_t kh = t / parts_ * together_rows_ + r / kw_, kw = r % kw_;
             const int64_t column = r / kw_ * row_columns_ + kw * (stretches_ == 1 ? big : panels_ * gemm_.columns);
             // one tap for all big channels
-            const Pixels pixels{1, big, 1, kh_ * kw_};
-            gemm_.store(storage, whole + (c - c0) * columns_ + column, columns_,
-                        to + ((c * big * kh_ + kh) * kw_ + kw) * item, pixels);
+            gemm_.store(to.storage, whole + (c - c0) * columns_ + column, columns_, to.at(c, kh, kw), to.pixels(1));
           }
         }
       }
@@ -129,7 +126,7 @@ class WeightGradient {
 
   const Gemm<T> gemm_ = gemm<T>();
   const Source<T>&big_, &small_;
-  int64_t kh_, kw_;
+  int64_t kw_;
   Sizes sizes_;
   int64_t parts_, part_, high_, bands_, together_, blocks_, splits_;
   // rows of the kernel in a task, and tasks for all of them; columns of a row and of a task
@@ -147,9 +144,9 @@ void weight_gradient(const Source<T>& big, const Source<T>& small, const Sizes& 
   const Axis h = axis(0, big.image.height, small.image.height, kh), w = axis(1, big.image.width, small.image.width, kw);
   const MinimalFilter<T> filter = minimal_filter(loops, h, w, dw, small.image.samples);
   if (filter.taps == 2) {
-    PointGradient<T, 2>(big, small, filter, h, w, kh, kw).run(dw);
+    PointGradient<T, 2>(big, small, filter, h, w).run(dw);
   } else if (filter.taps == 3) {
-    PointGradient<T, 3>(big, small, filter, h, w, kh, kw).run(dw);
+    PointGradient<T, 3>(big, small, filter, h, w).run(dw);
   } else {
     WeightGradient<T>(big, small, kh, kw, s).run(dw);
   }

@@ -11,8 +11,8 @@ template <typename T, int R>
 class PointGradient {
  public:
   PointGradient(const Source<T>& big, const Source<T>& small, const MinimalFilter<T>& filter, const Axis& h,
-                const Axis& w, int64_t kh, int64_t kw)
-      : big_(big), small_(small), filter_(filter), h_(h), w_(w), kh_(kh), kw_(kw) {
+                const Axis& w)
+      : big_(big), small_(small), filter_(filter), h_(h), w_(w) {
     const Image& image = small.image;
     across_ = tiles_of(image.width);
     const int64_t down = tiles_of(image.height);
@@ -30,14 +30,15 @@ class PointGradient {
     splits_ = std::clamp<int64_t>((kTasks + kPoints * parts_ - 1) / (kPoints * parts_), 1, blocks_);
   }
 
-  // Writes dw (C_small, C_big, kH, kW), dense.
+  // Writes dw (C_small, C_big, kH, kW) of any strides.
   void run(Tensor& dw) {
     const int64_t size = part_ * columns_, tasks = kPoints * parts_ * splits_;
     T* sums = scratch<T, 9>(tasks * size);
     each_task(tasks, [&](int64_t t) { task(t, sums + t * size); });
     const int64_t channels = small_.image.channels;
+    const Image to(dw);
     at::parallel_for(0, channels, 1, [&](int64_t first, int64_t last) {
-      for (int64_t c = first; c < last; ++c) finish(c, sums, dw);
+      for (int64_t c = first; c < last; ++c) finish(c, sums, to);
     });
   }
 
@@ -127,8 +128,8 @@ class PointGradient {
   }
 
   // The taps of one small channel from its points.
-  void finish(int64_t c, T* sums, Tensor& dw) const {
-    const int64_t size = part_ * columns_, part = c / part_, big = big_.image.channels, runs = filter_.runs();
+  void finish(int64_t c, T* sums, const Image& to) const {
+    const int64_t size = part_ * columns_, part = c / part_, runs = filter_.runs();
     T* total = sums + part * kPoints * splits_ * size + c % part_ * columns_;
     for (int64_t fh = 0; fh < kPoints; ++fh) {
       T* whole = total + fh * splits_ * size;
@@ -136,8 +137,6 @@ class PointGradient {
         for (int64_t i = 0; i < columns_; ++i) whole[i] += whole[s * size + i];
       }
     }
-    const Storage storage = storage_of(dw);
-    char* to = static_cast<char*>(dw.mutable_data_ptr()) + c * big * kh_ * kw_ * dw.element_size();
     T* tap = scratch<T, 6>(row_);
     int64_t run = 0;
     for (const Run& rh : filter_.h[0]) {
@@ -153,8 +152,8 @@ class PointGradient {
                 for (int64_t n = 0; n < row_; ++n) tap[n] += factor * point[n];
               }
             }
-            const int64_t place = rh.kernel[size_t(i)] * kw_ + rw.kernel[size_t(j)];
-            gemm_.store(storage, tap, row_, to + place * dw.element_size(), {1, big, 1, kh_ * kw_});
+            const int64_t kh = rh.kernel[size_t(i)], kw = rw.kernel[size_t(j)];
+            gemm_.store(to.storage, tap, row_, to.at(c, kh, kw), to.pixels(1));
           }
         }
         ++run;
@@ -166,7 +165,6 @@ class PointGradient {
   const Source<T>&big_, &small_;
   const MinimalFilter<T>& filter_;
   const Axis &h_, &w_;
-  int64_t kh_, kw_;
   // tiles across, and down in a band; samples of a block
   int64_t across_, high_, bands_, together_, blocks_, parts_, part_, splits_;
   int64_t panels_, row_, columns_, width_;

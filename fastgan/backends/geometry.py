@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
+
+from fastgan.backends.layout import wanted_format
 
 
 class Attributes(NamedTuple):
@@ -27,6 +30,7 @@ class Attributes(NamedTuple):
     activation: str
     negative_slope: float
     stats: bool
+    # memory format of the result, y or dw
     channels_last: bool
     # factor of the convolution's result, before bias and activation: without dimensions, in the accumulation type
     scale: Tensor | None = None
@@ -70,6 +74,12 @@ def weight_shape(x: Tensor, dy: Tensor, kernel_size: Sequence[int], a: Attribute
     """Return the shape of the weight that goes with x and the result's gradient."""
     first, second = (x, dy) if a.transposed else (dy, x)
     return [first.shape[1], second.shape[1] // a.groups, *kernel_size]
+
+
+def empty_weight(x: Tensor, dy: Tensor, kernel_size: Sequence[int], a: Attributes) -> Tensor:
+    """Return uninitialised memory for the weight's gradient."""
+    shape, memory_format = weight_shape(x, dy, kernel_size, a), wanted_format(x.dim(), a.channels_last)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format)
 
 
 def input_gradient(x: Tensor, kernel_size: Sequence[int], dy: Tensor, a: Attributes, channels_last: bool) -> Attributes:

@@ -91,5 +91,5 @@ def conv_norm_act_dw(
     u, g = _load(stems, x, norm, a), _masked(stems, dy, y, a)
     shape = weight_shape(x, dy, kernel_size, a)
     if x.numel() == 0 or dy.numel() == 0:
-        return x.new_zeros(shape)
-    return formatted(stems.weight_gradient(u, g, shape, a), False).detach()
+        return formatted(x.new_zeros(shape), a.channels_last)
+    return formatted(stems.weight_gradient(u, g, shape, a), a.channels_last).detach()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastgan import ops
 from fastgan.backends.geometry import Attributes
-from fastgan.backends.layout import accumulate_dtype
+from fastgan.backends.layout import accumulate_dtype, is_channels_last
 from fastgan.nn._tape import Biased, Node, Tape, Weighted
 
 NO_NORM = (None, None, None, None)
@@ -35,8 +35,8 @@ class Convolution(Weighted):
         return _tangent(tape, self.output, t, self.a.activation, self.a.negative_slope)
 
     def weight_gradient(self, tape: Tape, x: Tensor, dy: Tensor) -> Tensor:
-        y = self._mask(tape, slice(None))
-        return ops.conv_norm_act.conv_norm_act_dw(x, *NO_NORM, dy, y, list(self.w.shape[2:]), *self.a)
+        y, a = self._mask(tape, slice(None)), self.a._replace(channels_last=is_channels_last(self.w))
+        return ops.conv_norm_act.conv_norm_act_dw(x, *NO_NORM, dy, y, list(self.w.shape[2:]), *a)
 
     def bias_gradient(self, tape: Tape, bias: Tensor, dy: Tensor, part: slice) -> Tensor:
         y = tape.values[self.output][part]

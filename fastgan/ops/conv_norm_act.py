@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastgan.backends.geometry import Attributes, crop, input_gradient, output_channels, output_size, weight_shape
+from fastgan.backends.geometry import Attributes, crop, empty_weight, input_gradient, output_channels, output_size
 from fastgan.backends.layout import accumulate_dtype, empty, is_channels_last, wanted_format
 from fastgan.backends.reference.activation import PIECEWISE_LINEAR
 from fastgan.ops._define import define
@@ -190,7 +190,9 @@ def _backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple:
     if wants_x or wants_nw or wants_nb:
         dx, dnw, dnb = _input_gradients(dy, y, weight, x, norm, a)
     if wants_weight:
-        dw = conv_norm_act_dw(x, *norm, dy, y, list(weight.shape[2:]), *a)
+        # in the weight's memory format, or autograd would copy it
+        like_weight = a._replace(channels_last=is_channels_last(weight))
+        dw = conv_norm_act_dw(x, *norm, dy, y, list(weight.shape[2:]), *like_weight)
     if wants_bias and db is None:
         db = sum_per_channel(dy, ctx.bias_dtype)
     norm_gradients = (_as(dnw, norm[0], wants_nw), _as(dnb, norm[1], wants_nb))
@@ -239,7 +241,7 @@ def _fake_dx(dy: Tensor, y: Any, weight: Tensor, x: Tensor, nw: Any, nb: Any, me
 
 
 def _fake_dw(x: Tensor, nw: Any, nb: Any, mean: Any, var: Any, dy: Tensor, y: Any, kernel: Any, *rest: Any) -> Tensor:
-    return x.new_empty(weight_shape(x, dy, kernel, Attributes(*rest)))
+    return empty_weight(x, dy, kernel, Attributes(*rest))
 
 
 conv_norm_act = define("conv_norm_act", _conv_norm_act, _fake, 0, _save_forward, _backward)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import fastgan._C as _C
 from fastgan.backends import vendor
-from fastgan.backends.geometry import Attributes, crop, input_gradient, output_channels, output_size, weight_shape
+from fastgan.backends.geometry import Attributes, crop, empty_weight, input_gradient, output_channels, output_size
 from fastgan.backends.layout import accumulate_dtype, dense, is_channels_last, wanted_format
 from fastgan.backends.native import bias_act, matmul, norm_act, one_pixel, thin
 from fastgan.backends.reference import norm_act as reference_norm_act
@@ -147,7 +147,7 @@ def conv_norm_act_dw(
         return vendor.conv_norm_act_dw(around, x, norm, dy, y, kernel_size, a)
     if x.is_cuda:
         return thin.weight_gradient(x, norm, dy, y, kernel_size, a)
-    dw = x.new_empty(weight_shape(x, dy, kernel_size, a))
+    dw = empty_weight(x, dy, kernel_size, a)
     # the kernel reads its operands several times
     g, _, mask = _loaded(dy.to(x.dtype), _NO_NORM, _mask(y, a))
     u, loaded_norm, _ = _loaded(x, _norm(norm, a), _NO_MASK)

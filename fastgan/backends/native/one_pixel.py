@@ -44,7 +44,10 @@ def convolution(u: Tensor, weight: Tensor, bias: Tensor | None, a: Attributes) -
 def weight_gradient(u: Tensor, g: Tensor, shape: Sequence[int], a: Attributes) -> Tensor:
     """Return the gradient of the weight, of the given shape."""
     small, big = (u, g) if a.transposed else (g, u)
-    return (small.flatten(1).t() @ big.flatten(1)).reshape(shape)
+    dw = small.flatten(1).t() @ _rows(big, a.channels_last)
+    if not a.channels_last:
+        return dw.reshape(shape)
+    return dw.reshape(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
 
 
 def _rows(x: Tensor, last: bool) -> Tensor:

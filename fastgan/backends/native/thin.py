@@ -10,7 +10,7 @@ from torch import Tensor
 import fastgan._C as _C
 from fastgan.backends import vendor
 from fastgan.backends.geometry import Attributes, weight_shape
-from fastgan.backends.layout import accumulate_dtype, dense
+from fastgan.backends.layout import accumulate_dtype, dense, formatted
 from fastgan.backends.reference.activation import ACTIVATIONS
 
 Vector = Tensor | None
@@ -70,10 +70,10 @@ def weight_gradient(
 ) -> Tensor:
     """Return dw."""
     x, g = dense(x), dense(dy.to(x.dtype))
-    dw = torch.empty(weight_shape(x, dy, kernel_size, a), dtype=x.dtype, device=x.device)
+    dw = x.new_empty(weight_shape(x, dy, kernel_size, a))
     mask, vectors = _mask(g, y, a), _scale_shift(norm, a, x.dtype)
     if a.transposed:
         _C.conv_norm_act_wgrad_cuda(g, mask, x, _NO_MASK, vectors, dw, _geometry(a))
     else:
         _C.conv_norm_act_wgrad_cuda(x, _NO_MASK, g, mask, _NOTHING, dw, _geometry(a))
-    return dw
+    return formatted(dw, a.channels_last)

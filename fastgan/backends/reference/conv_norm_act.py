@@ -89,7 +89,7 @@ def conv_norm_act_dw(
     x: Tensor, norm_weight: Vector, norm_bias: Vector, mean: Vector, var: Vector,
     dy: Tensor, y: Vector, kernel_size: list[int], *attributes: object,
 ) -> Tensor:  # fmt: skip
-    """Return dw, contiguous; y, where given, masks dy by a'."""
+    """Return dw; y, where given, masks dy by a'."""
     a = Attributes(*attributes)  # type: ignore[arg-type]
     u = _load(x, norm_weight, norm_bias, mean, var, a)
     g = dy.to(u.dtype)
@@ -97,8 +97,8 @@ def conv_norm_act_dw(
         g = bias_act_bwd(g, y.to(g.dtype), None, a.activation, a.negative_slope)
     shape = weight_shape(x, dy, kernel_size, a)
     if x.numel() == 0 or dy.numel() == 0:
-        return x.new_zeros(shape)
+        return formatted(x.new_zeros(shape), a.channels_last)
     # oneDNN's gradient of a strided 1x1 weight is wrong for channels_last: see CONTRIBUTING.md
     g, u = g.contiguous(), u.contiguous()
     dw = torch.ops.aten.convolution_backward(g, u, u.new_empty(shape), None, *a.sizes(), [False, True, False])[1]
-    return formatted(dw.to(x.dtype), False)
+    return formatted(dw.to(x.dtype), a.channels_last)

@@ -173,7 +173,7 @@ def _splits(pixels: int, programs: int, block: int, x: Tensor) -> tuple[int, int
 
 
 def weight_gradient(small: Source, big: Source, kernel_size: list[int], a: Attributes) -> Tensor:
-    """Return wgrad (C_small, C_big, kernel), contiguous."""
+    """Return wgrad (C_small, C_big, kernel)."""
     x, taps = small.x, kernel_size[0] * kernel_size[1]
     pixels, c_small, c_big = x.numel() // x.shape[1], x.shape[1], big.x.shape[1]
     config = tuning.configs()[tuning.key("dw", x, c_big, c_small, c_small * taps * c_big)]
@@ -189,7 +189,7 @@ def weight_gradient(small: Source, big: Source, kernel_size: list[int], a: Attri
             **_geometry(kernel_size, a), FLAT=flat, **small.constants("SMALL"), **big.constants("BIG"),
             **_numbers(x), **_blocks(config, small, big),
         )  # fmt: skip
-    return partial.sum(0).to(x.dtype).permute(0, 3, 1, 2).contiguous()
+    return formatted(partial.sum(0).to(x.dtype).permute(0, 3, 1, 2), a.channels_last)
 
 
 def _serves(which: str, x: Tensor, result: Sequence[int], kernel_size: Sequence[int], a: Attributes) -> bool:
