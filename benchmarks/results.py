@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ MAX_BYTES = 16 << 20
 # what tells one row of a file from another
 KEY = ("suite", "dtype", "case", "batch", "direction", "provider")
 SLOWER = 1.05
+# what rows of one file must share
+SAME = ("device", "threads", "cores", "python", "torch", "triton", "cudnn", "onednn", "jax", "git")
+Rows = list[dict[str, Any]]
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
@@ -49,6 +53,32 @@ def read(path: Path) -> dict[str, Any]:
 def schema() -> dict[str, Any]:
     """The JSON Schema of result files."""
     return json.loads((HERE / "schema.json").read_text())
+
+
+def resumed(path: Path, head: dict[str, Any]) -> dict[str, Any]:
+    """A result file that is to be gone on with by the command in ``head``, which is added to its own.
+
+    Raises: ValueError where it was made on another machine, by other software, or with fewer repeats.
+    """
+    result = read(path)
+    quick = ["--quick" in shlex.split(command) for command in (result["command"], head["command"])]
+    if quick[0] != quick[1]:
+        raise ValueError(
+            f"--resume: {path} was made {'with' if quick[0] else 'without'} --quick, which must be the same"
+        )
+    differ = [name for name in SAME if result.get(name) != head[name]]
+    if differ:
+        name = differ[0]
+        raise ValueError(f"--resume: {path} was made with {name} {result.get(name)}, here it is {head[name]}")
+    return result | {"command": f"{result['command']} && {head['command']}"}
+
+
+def split(rows: Rows, name: str, batch: int, direction: str) -> tuple[Rows, Rows]:
+    """The rows of a case, and all others."""
+    found: tuple[Rows, Rows] = [], []
+    for row in rows:
+        found[(row["case"], row["batch"], row["direction"]) != (name, batch, direction)].append(row)
+    return found
 
 
 def keyed(result: dict[str, Any]) -> dict[tuple[Any, ...], dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Settings:
         budget: seconds for all suites together; what is not begun by then is left out.
         batch: instead of each case's own, for tests.
         limit: only the first so many cases of each suite.
+        resume: leave out the cases that the files in ``out`` have already.
     """
 
     suites: list[str]
@@ -43,6 +44,7 @@ class Settings:
     budget: float = float("inf")
     batch: int | None = None
     limit: int | None = None
+    resume: bool = False
 
     @property
     def repeats(self) -> int:
@@ -52,33 +54,58 @@ class Settings:
 
 
 def run(settings: Settings) -> list[Path]:
-    """Run the suites in turn; the files that were written."""
+    """Run the suites in turn; the files that were written.
+
+    Raises: ValueError, before any work, where a file cannot be gone on with.
+    """
     end, written = time.monotonic() + settings.budget, []
-    for suite in sorted(settings.suites, key=cases.SUITES.index):
+    suites = sorted(settings.suites, key=cases.SUITES.index)
+    begun = {suite: _begin(settings, suite) for suite in suites}
+    for suite in suites:
         left = max(end - time.monotonic(), 0.0)
         share = SHARES[suite] if len(settings.suites) > 1 else 1.0
-        written.append(_suite(settings, suite, time.monotonic() + share * left))
+        written.append(_suite(settings, suite, begun[suite], time.monotonic() + share * left))
     return written
 
 
-def _suite(settings: Settings, suite: str, deadline: float) -> Path:
-    dtype = settings.dtype
-    path = settings.out / machine.folder(settings.device) / f"{suite}.{cases.name(dtype)}.json"
-    ceiling = {} if suite == "memory" else machine.ceilings(dtype, settings.device, settings.quick)
-    result = machine.header(suite, dtype, settings.device) | {"ceilings": ceiling, "complete": False, "rows": []}
-    todo = cases.of(suite, settings.quick)[: settings.limit]
+def _path(settings: Settings, suite: str) -> Path:
+    return settings.out / machine.folder(settings.device) / f"{suite}.{cases.name(settings.dtype)}.json"
+
+
+def _begin(settings: Settings, suite: str) -> dict[str, Any]:
+    """The result so far: a head without rows, or what an earlier run has left."""
+    path, head = _path(settings, suite), machine.header(suite, settings.dtype, settings.device)
+    if settings.resume and path.exists():
+        return results.resumed(path, head)
+    return head | {"ceilings": {}, "complete": False, "rows": []}
+
+
+def _suite(settings: Settings, suite: str, result: dict[str, Any], deadline: float) -> Path:
+    path, names = _path(settings, suite), {peer.name for peer in _of_suite(settings, suite)}
+    if suite != "memory" and not result["ceilings"]:
+        result["ceilings"] = machine.ceilings(settings.dtype, settings.device, settings.quick)
+    todo, result["complete"] = cases.of(suite, settings.quick)[: settings.limit], False
     with Progress(suite, len(todo)) as progress:
         for number, case in enumerate(todo):
-            if time.monotonic() > deadline:
-                break
             if settings.batch:
                 case = case._replace(batch=min(case.batch, settings.batch))
-            result["rows"] += CaseRun(settings, case, ceiling, deadline, progress).rows()
+            of_case, others = results.split(result["rows"], case.name, case.batch, case.direction)
+            if names <= {row["provider"] for row in of_case if row["status"] != "skipped"}:
+                progress.done([])
+            elif time.monotonic() > deadline:
+                break
+            else:
+                result["rows"] = others + CaseRun(settings, case, result["ceilings"], deadline, progress).rows()
+                # partial results are worth having
+                results.write(path, result)
             result["complete"] = number + 1 == len(todo)
-            # partial results are worth having
-            results.write(path, result)
     results.write(path, result)
     return path
+
+
+def _of_suite(settings: Settings, suite: str) -> list[Peer]:
+    """The peers that take part in a suite."""
+    return [p for p in settings.peers if (not p.suites or suite in p.suites) and not (settings.quick and p.slow)]
 
 
 class CaseRun:
@@ -97,7 +124,7 @@ class CaseRun:
         """Build and check all providers, then time those that are right."""
         found: list[dict[str, Any]] = []
         runs: dict[str, work.Run] = {}
-        for peer in self._peers():
+        for peer in _of_suite(self.settings, self.case.suite):
             self.progress.say(f"{self.case.name}, {self.case.direction}: {peer.name}")
             row, run = self._checked(peer)
             found.append(self._about(peer) | row)
@@ -110,11 +137,6 @@ class CaseRun:
         _forget(self.settings.device)
         self.progress.done(found)
         return found
-
-    def _peers(self) -> Iterator[Peer]:
-        for peer in self.settings.peers:
-            if (not peer.suites or self.case.suite in peer.suites) and not (self.settings.quick and peer.slow):
-                yield peer
 
     def _about(self, peer: Peer) -> dict[str, Any]:
         case = self.case
@@ -209,4 +231,5 @@ def settings(args: Any) -> Settings:
         quick=args.quick,
         out=args.out or results.RESULTS,
         budget=budget,
+        resume=args.resume,
     )

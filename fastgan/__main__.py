@@ -134,6 +134,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--providers", metavar="A,B", help="files of benchmarks/peers (default: all)")
     parser.add_argument("--quick", action="store_true", help="few cases and repeats, within ten minutes")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="most important cases first, then stop")
+    parser.add_argument("--resume", action="store_true", help="leave out cases that the files in --out have already")
     parser.add_argument("--out", type=Path, metavar="DIR", help="directory of results (default: benchmarks/results)")
     parser.add_argument("--tune", action="store_true", help="first choose block sizes for this GPU")
     parser.add_argument(

@@ -112,6 +112,49 @@ def test_when_the_budget_is_spent_what_is_known_is_valid(tiny, settings, monkeyp
     assert not result["complete"] and [row["status"] for row in result["rows"]] == ["skipped"]
 
 
+def test_resume_measures_what_is_not_there_yet(tiny, settings, monkeypatch):
+    first = settings(["layers"], ["eager"], limit=1)
+    (path,) = run.run(first)
+    before = results.read(path)
+    assert [row["case"] for row in before["rows"]] == ["one"]
+    rest = dataclasses.replace(first, limit=None, resume=True)
+    run.run(rest)
+    result = results.read(path)
+    jsonschema.validate(result, results.schema())
+    assert result["complete"] and result["rows"][:1] == before["rows"]
+    assert [row["case"] for row in result["rows"]] == ["one", "two"]
+    assert result["command"].count("fastgan") == 2 * before["command"].count("fastgan")
+    # a provider that was left out for time is not there
+    result["rows"][0] = result["rows"][0] | {"status": "skipped", "reason": "the time budget was spent"}
+    results.write(path, result)
+    run.run(rest)
+    assert {row["case"]: row["status"] for row in results.read(path)["rows"]} == {"one": "ok", "two": "ok"}
+    # and one of which nothing was asked before is not there either
+    run.run(dataclasses.replace(rest, peers=peers.load(["eager", "channels_last"])))
+    assert len(results.read(path)["rows"]) == 4
+    monkeypatch.setattr(run.CaseRun, "rows", lambda self: pytest.fail(f"{self.case.name} was measured again"))
+    run.run(rest)
+    assert len(results.read(path)["rows"]) == 4
+
+
+@pytest.mark.parametrize("name", results.SAME)
+def test_what_was_made_otherwise_is_not_resumed(name, tiny, settings):
+    (path,) = run.run(settings(["layers"], ["eager"]))
+    results.write(path, results.read(path) | {name: "another"})
+    before = path.read_text()
+    with pytest.raises(ValueError, match=f"--resume: .*{name} another, here it is"):
+        run.run(settings(["memory", "layers"], ["eager"], resume=True))
+    # nothing was done
+    assert path.read_text() == before and not list(path.parent.glob("memory*"))
+
+
+def test_quick_and_thorough_rows_do_not_mix(tiny, settings):
+    (path,) = run.run(settings(["layers"], ["eager"]))
+    results.write(path, results.read(path) | {"command": "fastgan bench --quick"})
+    with pytest.raises(ValueError, match="was made with --quick"):
+        run.run(settings(["layers"], ["eager"], resume=True))
+
+
 def test_providers_are_timed_in_turn(monkeypatch):
     order = []
     monkeypatch.setattr(timing.time, "perf_counter", lambda: float(len(order)))
