@@ -38,7 +38,7 @@ def dense(x: Tensor, like: Tensor | None = None) -> Tensor:
     if like is None:
         return x.contiguous(memory_format=memory_format(x))
     # most often nothing is to be done, and to find out what would be takes microseconds
-    if x.is_contiguous() and like.is_contiguous() and x.stride() == like.stride():
+    if x.is_contiguous() and (like is x or (like.is_contiguous() and x.stride() == like.stride())):
         return x
     return _formatted(x, memory_format(like))
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, float32, is_autocast_enabled, nn
+from torch.compiler import is_compiling
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import Parameter
 
 from fastgan import backends
-from fastgan.ops._define import is_watched
+from fastgan.ops import _define
 
 # pixels of all samples on a convolution's smaller side and multiplications, up to both of which torch's convolution
 # wins, and its transposed convolution
@@ -28,23 +28,28 @@ _VALUES = 1 << 17
 _PRODUCT = 1 << 13
 # values of a weight from which on torch's convolution needs fresh memory at every call, and loses at few pixels, too
 _LARGE_WEIGHT = 1 << 23
-# of a Sequential: shape of the input and children with which all its groups were small
-_known: WeakKeyDictionary[nn.Module, tuple[torch.Size, list[int]]] = WeakKeyDictionary()
+# by id of a Sequential and shape of its input: ids of its children, when all their groups were small; what gets the id
+# of one that is gone has the same result from its children called one by one
+_known: dict[tuple[int, torch.Size], list[int]] = {}
+_MOST_KNOWN = 1024
+# costs less to ask than whether that of one device is on
+_any_autocast = torch._C._is_any_autocast_enabled
 
 
 def in_question(x: Tensor, norm: nn.Module | None = None) -> bool:
     """Return whether torch's own layers may do what is small: on a CPU, in float32, eager, no backend by name."""
+    # no function is called that need not be: between other work each is in no cache, and takes four times as long
     return (
-        not torch.compiler.is_compiling()
-        and (type(x) is Tensor or type(x) is Parameter)
+        (type(x) is Tensor or type(x) is Parameter)
         and x.is_cpu
-        and x.dtype is torch.float32
-        and backends.asked() == "auto"
-        and not torch.is_autocast_enabled("cpu")
+        and x.dtype is float32
+        and backends._asked == "auto"
         # who records a critic runs another number of samples later
-        and not is_watched()
+        and not _define._watchers
+        and not is_compiling()
+        and (not _any_autocast() or not is_autocast_enabled("cpu"))
         # torch's refuses the CPU
-        and not isinstance(norm, nn.SyncBatchNorm)
+        and (norm is None or not isinstance(norm, nn.SyncBatchNorm))
     )
 
 
@@ -53,15 +58,14 @@ def known_small(model: nn.Module, children: Sequence[nn.Module], x: Tensor) -> b
 
     Called one after another the children give the same result whatever has changed in them, so no more is looked at.
     """
-    if not in_question(x):
-        return False
-    known = _known.get(model)
-    return known is not None and known[0] == x.shape and known[1] == list(map(id, children))
+    return in_question(x) and _known.get((id(model), x.shape)) == list(map(id, children))
 
 
 def remember_small(model: nn.Module, children: Sequence[nn.Module], x: Tensor) -> None:
     """Note that torch's layers are faster for all children of a Sequential."""
-    _known[model] = x.shape, list(map(id, children))
+    if len(_known) >= _MOST_KNOWN:
+        _known.clear()
+    _known[id(model), x.shape] = list(map(id, children))
 
 
 def few_values(x: Tensor, norm: nn.Module | None = None) -> bool:

@@ -38,14 +38,17 @@ class SpectralNorm(_SpectralNorm):
 
     per = "read"
 
-    def look(self, weight: Tensor) -> Weight | None:
-        """Return what a read needs, None if it has to go torch's way."""
+    def wants(self, weight: Tensor) -> Weight | None:
+        """Return what a read needs, served or not; None without vectors."""
         u, v = self._buffers.get("_u"), self._buffers.get("_v")
         if u is None or v is None:
             return None
-        w = Weight(weight, u, v, self.dim, self.n_power_iterations if self.training else 0, self.eps, False)
-        # what was iterated ahead was asked before
-        return w if is_ahead(w) or w.served() else None
+        return Weight(weight, u, v, self.dim, self.n_power_iterations if self.training else 0, self.eps, False)
+
+    def look(self, weight: Tensor) -> Weight | None:
+        """Return what a read needs, None if it has to go torch's way."""
+        w = self.wants(weight)
+        return w if w is not None and w.served() else None
 
     def kept(self, w: Weight) -> Estimate | None:
         """Return the estimate that reads share, None if there is none or the weight has changed since."""
@@ -61,25 +64,27 @@ class SpectralNorm(_SpectralNorm):
         if self.per == "step" and w.iterations and not torch.compiler.is_compiling() and not found.u.is_inference():
             self.__dict__[_KEPT] = Kept(w, found)
 
-    def read(self, w: Weight) -> tuple[Batch, int]:
-        """Return the batch that holds the estimate for this read, and the weight's place in it."""
-        if torch.compiler.is_compiling():
-            batch, i = Batch([w], iterate([w])), 0
-        else:
-            kept = self.kept(w)
-            batch, i = take_ahead(w) or (Batch([w], [kept] if kept else iterate([w])), 0)
-            if kept:
-                return batch, i
-        self.keep(w, batch.found[i])
+    def read(self, weight: Tensor) -> tuple[Batch, int] | None:
+        """Return the batch that holds the estimate for this read, and the weight's place in it, None for torch's."""
+        w = self.wants(weight)
+        if w is None:
+            return None
+        # what was iterated ahead was served before
+        ahead = None if torch.compiler.is_compiling() else take_ahead(w)
+        if ahead is None and not w.served():
+            return None
+        kept = self.kept(w)
+        batch, i = ahead or (Batch([w], [kept] if kept else iterate([w])), 0)
+        if not kept:
+            self.keep(w, batch.found[i])
         return batch, i
 
     def forward(self, weight: Tensor) -> Tensor:
-        w = self.look(weight)
-        if w is None:
+        found = self.read(weight)
+        if found is None:
             with full_precision(weight.device):
                 return super().forward(weight)
-        batch, i = self.read(w)
-        return ops.spectral_norm.spectral_norm_scale(weight, *batch.found[i], self.dim)
+        return scaled(*found)
 
     def _get_name(self) -> str:
         return _SpectralNorm.__name__
@@ -94,26 +99,38 @@ class SpectralNorm(_SpectralNorm):
 class LegacySpectralNorm(_Hook):
     """torch's forward pre-hook with its iteration in one op; whatever the op does not serve goes torch's way."""
 
+    def wants(self, module: nn.Module, do_power_iteration: bool) -> Weight:
+        """Return what a call needs, served or not."""
+        weight, u, v = (getattr(module, self.name + suffix) for suffix in ("_orig", "_u", "_v"))
+        return Weight(weight, u, v, self.dim, self.n_power_iterations if do_power_iteration else 0, self.eps, True)
+
     def look(self, module: nn.Module, do_power_iteration: bool) -> Weight | None:
         """Return what a call needs, None if it has to go torch's way."""
-        weight, u, v = (getattr(module, self.name + suffix) for suffix in ("_orig", "_u", "_v"))
-        w = Weight(weight, u, v, self.dim, self.n_power_iterations if do_power_iteration else 0, self.eps, True)
-        return w if is_ahead(w) or w.served() else None
+        w = self.wants(module, do_power_iteration)
+        return w if w.served() else None
 
-    def read(self, w: Weight) -> tuple[Batch, int]:
-        """Return the batch that holds the estimate for this call, and the weight's place in it."""
+    def read(self, module: nn.Module, do_power_iteration: bool) -> tuple[Batch, int] | None:
+        """Return the batch that holds the estimate for this call, and the weight's place in it, None for torch's."""
+        w = self.wants(module, do_power_iteration)
         ahead = None if torch.compiler.is_compiling() else take_ahead(w)
+        if ahead is None and not w.served():
+            return None
         batch, i = ahead or (Batch([w], iterate([w])), 0)
         write(w, batch.found[i])
         return batch, i
 
     def compute_weight(self, module: nn.Module, do_power_iteration: bool) -> Tensor:
-        w = self.look(module, do_power_iteration)
-        if w is None:
+        found = self.read(module, do_power_iteration)
+        if found is None:
             with full_precision(getattr(module, self.name + "_orig").device):
                 return super().compute_weight(module, do_power_iteration)
-        batch, i = self.read(w)
-        return ops.spectral_norm.spectral_norm_scale(w.weight, *batch.found[i], w.dim)
+        return scaled(*found)
+
+
+def scaled(batch: Batch, i: int) -> Tensor:
+    """Return weight i of a batch over its sigma."""
+    w = batch.weights[i]
+    return ops.spectral_norm.spectral_norm_scale(w.weight, *batch.found[i], w.dim)
 
 
 def parametrizations(module: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -201,24 +218,19 @@ def folded_weight(conv: nn.Module) -> tuple[Tensor, Tensor] | None:
     hook = next(hooks(conv), None) if conv._forward_pre_hooks else None
     if hook is not None:
         return _folded_by_hook(conv, hook)
-    if "parametrizations" not in conv._modules:
-        return None
-    each = dict(parametrizations(conv)).get("weight")
+    lists = conv._modules.get("parametrizations")
+    each = lists._modules.get("weight") if isinstance(lists, nn.ModuleDict) else None
     if each is None or len(each._modules) != 1 or type(each._modules["0"]) is not SpectralNorm:
         return None
     norm = each._modules["0"]
-    w = None if why_not_module(each) or why_not_module(norm) else norm.look(each.original)
-    if w is None:
-        return None
-    batch, i = norm.read(w)
-    return batch.folded(i)
+    found = None if why_not_module(each) or why_not_module(norm) else norm.read(each.original)  # type: ignore[arg-type]
+    return None if found is None else found[0].folded(found[1])
 
 
 def _folded_by_hook(conv: nn.Module, hook: LegacySpectralNorm) -> tuple[Tensor, Tensor] | None:
-    w = hook.look(conv, conv.training) if len(conv._forward_pre_hooks) == 1 and hook.name == "weight" else None
-    if w is None:
+    found = hook.read(conv, conv.training) if len(conv._forward_pre_hooks) == 1 and hook.name == "weight" else None
+    if found is None:
         return None
-    batch, i = hook.read(w)
     # a plain attribute, which others may read after the call
-    conv.weight = ops.spectral_norm.spectral_norm_scale(w.weight, *batch.found[i], w.dim)
-    return batch.folded(i)
+    conv.weight = scaled(*found)
+    return found[0].folded(found[1])

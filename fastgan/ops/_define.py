@@ -38,11 +38,6 @@ def watched() -> Iterator[None]:
         _watchers -= 1
 
 
-def is_watched() -> bool:
-    """Return whether ``watched`` is entered."""
-    return _watchers > 0
-
-
 def _deciding(argument: Any) -> torch.Tensor:
     return argument[0] if isinstance(argument, (list, tuple)) else argument
 

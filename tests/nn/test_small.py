@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import fastgan
+from fastgan.nn import _small
 from fastgan.nn.utils import separate_statistics
 from fastgan.testing import CountOps
 from tests.nn.common import fused_ops
@@ -85,6 +86,16 @@ def test_a_known_small_model_notices_what_is_different():
     model.append(nn.Conv2d(8, 2048, 6))
     assert fused_ops(model, images(1)) == 1
     assert fused_ops(model.double(), images(1, dtype=torch.float64)) == 3
+
+
+def test_a_known_small_model_is_known_for_several_inputs_but_not_for_all(monkeypatch):
+    monkeypatch.setattr(_small, "_MOST_KNOWN", 2)
+    _small._known.clear()
+    model = converted(*down())
+    for n in (1, 2, 1, 2, 3, 1):
+        assert fused_ops(model, images(n)) == 0
+        assert len(_small._known) <= 2
+    assert [shape[0] for _, shape in _small._known] == [3, 1]
 
 
 def test_a_known_small_model_calls_hooks():

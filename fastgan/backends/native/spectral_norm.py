@@ -22,7 +22,7 @@ def _readable(weight: Tensor, dim: int, like: Tensor) -> Tensor:
 
 def _one_type(weights: list[Tensor]) -> torch.dtype:
     """Return the accumulation type of all weights. Raises: TypeError if they do not share one."""
-    dtypes = {accumulate_dtype(weight.dtype) for weight in weights}
+    dtypes = {accumulate_dtype(dtype) for dtype in {weight.dtype for weight in weights}}
     if len(dtypes) != 1:
         raise TypeError(f"spectral_norm: weights must be all float64 or none, got {[w.dtype for w in weights]}")
     return dtypes.pop()
