@@ -24,6 +24,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("norm_act_bwd_bwd_cpu", &norm_act_bwd_bwd_cpu, NoGil());
   m.def("norm_act_stats_cpu", &norm_act_stats_cpu, NoGil());
   m.def("conv_norm_act_fwd_cpu", &conv_norm_act_fwd_cpu, NoGil());
+  m.def("conv_norm_act_in_pairs_cpu", &conv_norm_act_in_pairs_cpu);
   m.def("conv_norm_act_load_cpu", &conv_norm_act_load_cpu, NoGil());
   m.def("conv_norm_act_dw_cpu", &conv_norm_act_dw_cpu, NoGil());
   m.def("gradient_penalty_interpolate_cpu", &gradient_penalty_interpolate_cpu, NoGil());

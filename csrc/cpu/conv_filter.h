@@ -13,22 +13,23 @@ inline int64_t tiles_of(int64_t positions) { return (positions + 1) / 2; }
 
 using Runs = std::vector<std::vector<Run>>;
 
-template <typename T>
+template <typename T, typename E = T>
 struct MinimalFilter {
   // runs of each phase
   Runs h, w;
   // of a run, in one dimension; 0 where minimal filtering does not serve
   int64_t taps = 0, points = 0;
-  Winograd<T> loops{};
+  Winograd<T, E> loops{};
 
   MinimalFilter() = default;
   // Serves where both dimensions have runs of 2, or of 3, taps.
-  MinimalFilter(const Gemm<T>& gemm, const Axis& height, const Axis& width) : h(runs_of(height)), w(runs_of(width)) {
+  MinimalFilter(const Products<T, E>& products, const Axis& height, const Axis& width)
+      : h(runs_of(height)), w(runs_of(width)) {
     if (h.empty() || w.empty()) return;
     const int64_t length = int64_t(h[0][0].kernel.size());
     if (length != int64_t(w[0][0].kernel.size()) || (length != 2 && length != 3)) return;
     taps = length, points = length + 1;
-    loops = gemm.winograd[length - 2];
+    loops = products.winograd[length - 2];
   }
 
   explicit operator bool() const { return taps != 0; }
@@ -43,26 +44,27 @@ struct MinimalFilter {
     }
   }
 
-  // One channel of the weight, [tap][columns], to its points, `apart` from each other.
-  void transform(const T* block, int64_t columns, int64_t kernel_width, const Run& rh, const Run& rw, T scale, T* to,
-                 int64_t apart) const {
+  // The channels of one operand of the weight, [channel][tap][columns], to their points, `apart` from each other.
+  void transform(const T* block, int64_t columns, int64_t kernel_taps, int64_t kernel_width, const Run& rh,
+                 const Run& rw, T scale, E* to, int64_t apart) const {
     const T* g[9];
     for (int64_t i = 0; i < taps; ++i) {
       for (int64_t j = 0; j < taps; ++j) {
         g[i * taps + j] = block + (rh.kernel[size_t(i)] * kernel_width + rw.kernel[size_t(j)]) * columns;
       }
     }
-    loops.filter(g, scale, to, apart);
+    loops.filter(g, kernel_taps * columns, scale, to, apart);
   }
 };
 
-// Minimal filtering where the product takes the time and is large enough to pay for the larger weight.
-template <typename T>
-MinimalFilter<T> minimal_filter(const Gemm<T>& gemm, const Axis& h, const Axis& w, const at::Tensor& weight,
-                                int64_t samples) {
-  const bool many = std::min(weight.size(0), weight.size(1)) >= kManyChannels;
+// Minimal filtering where the product takes the time and is large enough to pay for the larger weight; `channels` are
+// those of the smaller side.
+template <typename T, typename E>
+MinimalFilter<T, E> minimal_filter(const Products<T, E>& products, const Axis& h, const Axis& w, int64_t channels,
+                                   int64_t samples) {
   const int64_t tiles = samples * tiles_of(h.positions()) * tiles_of(w.positions());
-  return many && tiles >= kManyTiles ? MinimalFilter<T>(gemm, h, w) : MinimalFilter<T>();
+  const bool pays = channels >= kManyChannels && tiles >= kManyTiles;
+  return pays ? MinimalFilter<T, E>(products, h, w) : MinimalFilter<T, E>();
 }
 
 }  // namespace fastgan

@@ -21,7 +21,7 @@ constexpr int64_t kLeastRows = 60, kMostRows = 264, kTasks = 32;
 // Tiles of minimal filtering that are multiplied together: all points of them have to stay in the second-level cache.
 constexpr int64_t kTilesTogether = 48;
 
-template <typename T>
+template <typename T, typename E>
 class Forward {
  public:
   Forward(const Source<T>& source, const Tensor& weight, const Vector& bias, T scale, const Tensor& y,
@@ -31,13 +31,15 @@ class Forward {
         h_(axis(0, weight, sizes)),
         w_(axis(1, weight, sizes)),
         overlaps_(sizes.transposed && overlaps(source.image, weight)),
-        filter_(overlaps_ ? MinimalFilter<T>() : minimal_filter(gemm_, h_, w_, weight, out_.samples)),
+        filter_(overlaps_
+                    ? MinimalFilter<T, E>()
+                    : minimal_filter(products<T, E>(), h_, w_, std::min(weight.size(0), weight.size(1)), out_.samples)),
         width_(overlaps_ ? source.image.width : loaded(w_, w_.positions())),
         weights_(overlaps_ ? PackedWeights<T>(weight, scale, gemm_.columns)
                  : filter_ ? PackedWeights<T>()
                            : PackedWeights<T>(weight, scale, h_, w_, sizes.transposed, width_, gemm_.columns)),
-        product_(filter_ ? PointProduct<T>(gemm_, filter_, h_, w_, weight, scale, sizes.transposed)
-                         : PointProduct<T>()),
+        product_(filter_ ? PointProduct<T, E>(products<T, E>(), filter_, h_, w_, weight, scale, sizes.transposed)
+                         : PointProduct<T, E>()),
         channels_(out_.channels),
         columns_(overlaps_ ? channels_ : (channels_ + gemm_.columns - 1) / gemm_.columns * gemm_.columns),
         product_columns_(filter_ ? columns_ : weights_.panels() * gemm_.columns),
@@ -134,7 +136,7 @@ class Forward {
     }
     T* band = scratch<T, 0>((n1 - n0) * b.rows * width_ * c);
     source_.load(gemm_, n0, n1, b.top, b.rows, 1, overlaps_ ? 0 : w_.origin, width_, band);
-    if (overlaps_) band = products((n1 - n0) * b.rows * width_, band);
+    if (overlaps_) band = multiply_all((n1 - n0) * b.rows * width_, band);
     size_t p = 0;
     for (const Phase& ph : h_.phases) {
       for (const Phase& pw : w_.phases) {
@@ -177,7 +179,7 @@ class Forward {
   }
 
   // The loaded pixels times all taps.
-  T* products(int64_t pixels, const T* band) const {
+  T* multiply_all(int64_t pixels, const T* band) const {
     const T** begin = scratch<const T*, 1>(whole_tiles(pixels));
     for (int64_t i = 0; i < whole_tiles(pixels); ++i)
       begin[i] = band + std::min(i, pixels - 1) * source_.image.channels;
@@ -268,10 +270,10 @@ class Forward {
   Image out_;
   Axis h_, w_;
   bool overlaps_;
-  MinimalFilter<T> filter_;
+  MinimalFilter<T, E> filter_;
   int64_t width_;
   PackedWeights<T> weights_;
-  PointProduct<T> product_;
+  PointProduct<T, E> product_;
   // of a tile of results and of the product
   int64_t channels_, columns_, product_columns_, kernel_width_;
   PixelLoop<T> finish_;
@@ -297,15 +299,25 @@ void conv_norm_act_load_cpu(const Tensor& x, const Norm& norm, const Mask& mask,
   });
 }
 
+bool conv_norm_act_in_pairs_cpu(std::array<int64_t, 4> x, std::array<int64_t, 4> weight, std::array<int64_t, 2> out,
+                                const ConvSizes& sizes) {
+  const Sizes s(sizes);
+  if (!multiplies<Pair>() || weight[0] % kTermsOf<Pair> != 0 || weight[1] % kTermsOf<Pair> != 0) return false;
+  auto axis = [&](size_t d) {
+    return make_axis(x[2 + d], out[d], weight[2 + d], s.stride[d], s.padding[d], s.dilation[d], s.transposed);
+  };
+  return bool(minimal_filter(products<float, Pair>(), axis(0), axis(1), std::min(weight[0], weight[1]), x[0]));
+}
+
 void conv_norm_act_fwd_cpu(const Tensor& x, const Norm& norm, const Mask& mask, const Tensor& weight,
                            const Vector& bias, const Vector& scale, Tensor y, Tensor mean_y, Tensor var_y,
                            const ConvSizes& sizes, int64_t activation, double negative_slope) {
-  with_accumulation_type(x, [&](auto zero) {
+  with_operands(x, x.size(1), [&](auto zero, auto operand) {
     using T = decltype(zero);
     const Source<T> source = make_source<T>(x, norm, mask);
     in_large_pages(y.mutable_data_ptr(), y.nbytes());
-    Forward<T> forward(source, weight, bias, to_vector<T>(scale, 1, T(1))[0], y, Sizes(sizes), Activation(activation),
-                       negative_slope);
+    Forward<T, decltype(operand)> forward(source, weight, bias, to_vector<T>(scale, 1, T(1))[0], y, Sizes(sizes),
+                                          Activation(activation), negative_slope);
     const bool stats = mean_y.numel() > 0;
     forward.run(stats ? mean_y.mutable_data_ptr<T>() : nullptr, stats ? var_y.mutable_data_ptr<T>() : nullptr);
   });

@@ -12,6 +12,16 @@ struct Sizes {
       : stride(std::get<0>(s)), padding(std::get<1>(s)), dilation(std::get<2>(s)), transposed(std::get<3>(s)) {}
 };
 
+// Runs f with the accumulation type of x and the operands of minimal filtering, for sums of so many terms.
+template <typename F>
+void with_operands(const Tensor& x, int64_t terms, F f) {
+  if (x.scalar_type() == at::kBFloat16 && terms % kTermsOf<Pair> == 0 && multiplies<Pair>()) {
+    f(float(), Pair());
+  } else {
+    with_accumulation_type(x, [&](auto zero) { f(zero, zero); });
+  }
+}
+
 template <typename T>
 Source<T> make_source(const Tensor& x, const Norm& norm, const Mask& mask) {
   Source<T> source(x);

@@ -134,19 +134,19 @@ class WeightGradient {
   int64_t stretches_, panels_, row_columns_, columns_, width_;
 };
 
-template <typename T>
+template <typename T, typename E>
 void weight_gradient(const Source<T>& big, const Source<T>& small, const Sizes& s, Tensor& dw) {
   const int64_t kh = dw.size(2), kw = dw.size(3);
-  const Gemm<T> loops = gemm<T>();
   auto axis = [&](size_t d, int64_t in, int64_t out, int64_t kernel) {
     return make_axis(in, out, kernel, s.stride[d], s.padding[d], s.dilation[d], false);
   };
   const Axis h = axis(0, big.image.height, small.image.height, kh), w = axis(1, big.image.width, small.image.width, kw);
-  const MinimalFilter<T> filter = minimal_filter(loops, h, w, dw, small.image.samples);
+  const MinimalFilter<T, E> filter =
+      minimal_filter(products<T, E>(), h, w, std::min(dw.size(0), dw.size(1)), small.image.samples);
   if (filter.taps == 2) {
-    PointGradient<T, 2>(big, small, filter, h, w).run(dw);
+    PointGradient<T, E, 2>(big, small, filter, h, w).run(dw);
   } else if (filter.taps == 3) {
-    PointGradient<T, 3>(big, small, filter, h, w).run(dw);
+    PointGradient<T, E, 3>(big, small, filter, h, w).run(dw);
   } else {
     WeightGradient<T>(big, small, kh, kw, s).run(dw);
   }
@@ -156,12 +156,13 @@ void weight_gradient(const Source<T>& big, const Source<T>& small, const Sizes& 
 
 void conv_norm_act_dw_cpu(const Tensor& x, const Norm& norm, const Tensor& dy, const Mask& mask, Tensor dw,
                           const ConvSizes& sizes) {
-  with_accumulation_type(x, [&](auto zero) {
+  // sums are over pixels, of which minimal filtering adds zeros where one is missing
+  with_operands(dw, 0, [&](auto zero, auto operand) {
     using T = decltype(zero);
     const Source<T> source = make_source<T>(x, norm, {}), gradient = make_source<T>(dy, {}, mask);
     const Sizes s(sizes);
     in_large_pages(dw.mutable_data_ptr(), dw.nbytes());
-    weight_gradient(s.transposed ? gradient : source, s.transposed ? source : gradient, s, dw);
+    weight_gradient<T, decltype(operand)>(s.transposed ? gradient : source, s.transposed ? source : gradient, s, dw);
   });
 }
 

@@ -7,10 +7,10 @@
 
 namespace fastgan {
 
-template <typename T, int R>
+template <typename T, typename E, int R>
 class PointGradient {
  public:
-  PointGradient(const Source<T>& big, const Source<T>& small, const MinimalFilter<T>& filter, const Axis& h,
+  PointGradient(const Source<T>& big, const Source<T>& small, const MinimalFilter<T, E>& filter, const Axis& h,
                 const Axis& w)
       : big_(big), small_(small), filter_(filter), h_(h), w_(w) {
     const Image& image = small.image;
@@ -26,6 +26,7 @@ class PointGradient {
     panels_ = (big.image.channels + gemm_.columns - 1) / gemm_.columns;
     row_ = panels_ * gemm_.columns;
     columns_ = kPoints * filter.runs() * row_;
+    line_ = (across_ + kTermsOf<E> - 1) / kTermsOf<E>;
     width_ = (2 * across_ - 1) * w.step + w.extent;
     splits_ = std::clamp<int64_t>((kTasks + kPoints * parts_ - 1) / (kPoints * parts_), 1, blocks_);
   }
@@ -58,16 +59,16 @@ class PointGradient {
     const Image &small = small_.image, &big = big_.image;
     const int64_t n0 = b / bands_ * together_, n1 = std::min(n0 + together_, small.samples);
     const int64_t m0 = b % bands_ * high_, high = std::min(high_, tiles_of(small.height) - m0);
-    const int64_t lines = (n1 - n0) * high, tiles = lines * across_;
+    const int64_t lines = (n1 - n0) * high, depth = lines * line_;
     T* images = scratch<T, 5>(lines * 4 * across_ * small.channels + kSlack);
     small_.load(gemm_, n0, n1, 2 * m0, 2 * high, 1, 0, 2 * across_, images);
-    T* a = scratch<T, 1>(kPoints * part_ * tiles + kSlack);
-    for (int fw = 0; fw < kPoints; ++fw) pack_small(images, fh, fw, lines, c0, a + fw * part_ * tiles);
+    E* a = scratch<E, 1>(kPoints * part_ * depth + kSlack);
+    for (int fw = 0; fw < kPoints; ++fw) pack_small(images, fh, fw, lines, c0, a + fw * part_ * depth);
 
     const int64_t rows = (2 * high - 1) * h_.step + h_.extent;
     T* band = scratch<T, 0>((n1 - n0) * rows * width_ * big.channels + kSlack + gemm_.columns);
     big_.load(gemm_, n0, n1, 2 * m0 * h_.step + h_.origin, rows, 1, w_.origin, width_, band);
-    T* panel = scratch<T, 2>(tiles * gemm_.columns + kSlack);
+    E* panel = scratch<E, 2>(depth * gemm_.columns + kSlack);
     for (int fw = 0; fw < kPoints; ++fw) {
       int64_t run = 0;
       for (const Run& rh : filter_.h[0]) {
@@ -77,7 +78,7 @@ class PointGradient {
             pack_big(corner + j * gemm_.columns, fh, fw, lines, high, rows, panel);
             T* to = sums + (fw * filter_.runs() + run) * row_ + j * gemm_.columns;
             for (int64_t r = 0; r < part_; r += kTileRows) {
-              gemm_.packed(tiles, a + fw * part_ * tiles + r * tiles, panel, to + r * columns_, columns_, first);
+              tile_.packed(depth, a + fw * part_ * depth + r * depth, panel, to + r * columns_, columns_, first);
             }
           }
           ++run;
@@ -101,29 +102,29 @@ class PointGradient {
     return result;
   }
 
-  // [row of tiles of the product][tile][kTileRows] of the channels from c0.
-  void pack_small(const T* images, int fh, int fw, int64_t lines, int64_t c0, T* to) const {
-    const int64_t c = small_.image.channels, tiles = lines * across_;
+  // [row of tiles of the product][operand of tiles][kTileRows] of the channels from c0.
+  void pack_small(const T* images, int fh, int fw, int64_t lines, int64_t c0, E* to) const {
+    const int64_t c = small_.image.channels, depth = lines * line_;
     const auto factor = [](int f) { return [f](int i) { return Minimal<R>::kOutput[i][f]; }; };
     const Terms<T> sum = terms<2>(factor(fh), factor(fw), 2 * across_ * c, c);
     for (int64_t r = 0; r < part_; r += kTileRows) {
       // channels that are not there belong to rows that nobody reads
       const T* from = images + std::min(c0 + r, c - 1);
       for (int64_t line = 0; line < lines; ++line) {
-        gemm_.combine_rows(across_, from + line * 4 * across_ * c, 2 * c, sum,
-                           to + r * tiles + line * across_ * kTileRows);
+        tile_.combine_rows(across_, from + line * 4 * across_ * c, 2 * c, sum,
+                           to + r * depth + line * line_ * kTileRows);
       }
     }
   }
 
-  // [tile][columns] of a run.
-  void pack_big(const T* from, int fh, int fw, int64_t lines, int64_t high, int64_t rows, T* to) const {
+  // [operand of tiles][columns] of a run.
+  void pack_big(const T* from, int fh, int fw, int64_t lines, int64_t high, int64_t rows, E* to) const {
     const int64_t c = big_.image.channels, down = h_.step * width_ * c, right = w_.step * c;
     const auto factor = [](int f) { return [f](int i) { return Minimal<R>::kInput[f][i]; }; };
     const Terms<T> sum = terms<kPoints>(factor(fh), factor(fw), down, right);
     for (int64_t line = 0; line < lines; ++line) {
       const T* corner = from + line / high * rows * width_ * c + line % high * 2 * down;
-      gemm_.combine_columns(across_, corner, 2 * right, sum, to + line * across_ * gemm_.columns);
+      tile_.combine_columns(across_, corner, 2 * right, sum, to + line * line_ * gemm_.columns);
     }
   }
 
@@ -162,11 +163,12 @@ class PointGradient {
   }
 
   const Gemm<T> gemm_ = gemm<T>();
+  const Products<T, E> tile_ = products<T, E>();
   const Source<T>&big_, &small_;
-  const MinimalFilter<T>& filter_;
+  const MinimalFilter<T, E>& filter_;
   const Axis &h_, &w_;
-  // tiles across, and down in a band; samples of a block
-  int64_t across_, high_, bands_, together_, blocks_, parts_, part_, splits_;
+  // tiles across, operands of these, and tiles down in a band; samples of a block
+  int64_t across_, line_, high_, bands_, together_, blocks_, parts_, part_, splits_;
   int64_t panels_, row_, columns_, width_;
 };
 

@@ -2,6 +2,7 @@
 // buffer. No torch header: gemm_loops.h is compiled once per instruction set.
 #pragma once
 #include <cstdint>
+#include <type_traits>
 
 #include "cpu/span.h"
 #include "cpu/winograd.h"
@@ -24,27 +25,41 @@ struct Stretch {
   int64_t offset, begin, length;
 };
 
-template <typename T>
-struct Gemm {
+// Two neighbouring terms of a sum in bfloat16, which some processors multiply and add at once.
+struct alignas(4) Pair {
+  uint16_t terms[2];
+};
+
+// Terms of a sum in one operand of a product.
+template <typename E>
+constexpr int64_t kTermsOf = std::is_same_v<E, Pair> ? 2 : 1;
+
+// Products of operands E, with sums in T.
+template <typename T, typename E = T>
+struct Products {
   // Columns of a tile: two vectors.
   int64_t columns;
   // c[r][n] = (first ? 0 : c[r][n]) + sum_k a[r][offset + k] b[k][n] over all stretches, with b [k][columns] from the
   // first stretch on, and rows of c `stride` apart.
-  void (*rows)(const Stretch* stretches, int64_t count, const T* const* a, const T* b, T* c, int64_t stride,
+  void (*rows)(const Stretch* stretches, int64_t count, const E* const* a, const E* b, T* c, int64_t stride,
                bool first);
   // The same with a [k][kTileRows].
-  void (*packed)(int64_t k, const T* a, const T* b, T* c, int64_t stride, bool first);
+  void (*packed)(int64_t k, const E* a, const E* b, T* c, int64_t stride, bool first);
+  // Sums of neighbours at `count` places `step` apart, as many operands as a tile has columns or rows for each place,
+  // or for two, of which zeros may be the last; up to kSlack more are read and written.
+  void (*combine_columns)(int64_t count, const T* from, int64_t step, const Terms<T>& terms, E* to);
+  void (*combine_rows)(int64_t count, const T* from, int64_t step, const Terms<T>& terms, E* to);
+  // For kernels of 2 and of 3 taps.
+  Winograd<T, E> winograd[2];
+};
+
+template <typename T>
+struct Gemm : Products<T> {
   // Tensor to [width][channels] with pixels `stride` apart, and back, by storage.
   void (*load)(Storage storage, const void* from, Pixels pixels, T* to, int64_t stride);
   void (*store)(Storage storage, const T* from, int64_t stride, void* to, Pixels pixels);
   // Rounds to the storage and back.
   void (*round)(Storage storage, T* values, int64_t n);
-  // Sums of neighbours at `count` places `step` apart, as many values of each place as a tile has columns or rows, one
-  // place after another; up to kSlack more are read and written.
-  void (*combine_columns)(int64_t count, const T* from, int64_t step, const Terms<T>& terms, T* to);
-  void (*combine_rows)(int64_t count, const T* from, int64_t step, const Terms<T>& terms, T* to);
-  // For kernels of 2 and of 3 taps.
-  Winograd<T> winograd[2];
 };
 
 // Values of a register, at the most.
@@ -62,8 +77,17 @@ namespace avx512 {
 template <typename T>
 Gemm<T> gemm();
 }  // namespace avx512
+namespace avx512_bf16 {
+template <typename T, typename E>
+Products<T, E> products();
+}  // namespace avx512_bf16
 
 template <typename T>
 Gemm<T> gemm();
+template <typename T, typename E>
+Products<T, E> products();
+// Whether this processor multiplies such operands.
+template <typename E>
+bool multiplies();
 
 }  // namespace fastgan

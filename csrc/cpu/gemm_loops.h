@@ -1,78 +1,10 @@
 // Included once per instruction set by isa_<name>.cpp, which defines FASTGAN_ISA as the namespace, includes half.h in
 // it, and gives the width of a register in FASTGAN_VECTOR_BYTES.
+#include "cpu/product_loops.h"
 #include "cpu/transpose_loops.h"
-#include "cpu/winograd_loops.h"
 
 namespace fastgan {
 namespace FASTGAN_ISA {
-
-template <typename T>
-struct Tile {
-  static constexpr int kLanesOfVector = FASTGAN_VECTOR_BYTES / sizeof(T), kColumns = 2 * kLanesOfVector;
-  // memory operands need not be aligned
-  typedef T Vec __attribute__((vector_size(FASTGAN_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
-
-  typedef Vec Sums[kTileRows][2];
-
-  static inline __attribute__((always_inline)) void clear(Sums& acc, T* c, int64_t stride) {
-#pragma GCC unroll 6
-    for (int r = 0; r < kTileRows; ++r) {
-      acc[r][0] = acc[r][1] = Vec{};
-      // needed at the end, and by then in the first-level cache
-      __builtin_prefetch(c + r * stride, 1);
-      __builtin_prefetch(c + r * stride + kColumns - 1, 1);
-    }
-  }
-
-  // a(r, i): term i of row r.
-  template <typename A>
-  static inline __attribute__((always_inline)) void add(Sums& acc, int64_t k, A a, const T* b) {
-    for (int64_t i = 0; i < k; ++i) {
-      const Vec b0 = *reinterpret_cast<const Vec*>(b + i * kColumns);
-      const Vec b1 = *reinterpret_cast<const Vec*>(b + i * kColumns + kLanesOfVector);
-#pragma GCC unroll 6
-      for (int r = 0; r < kTileRows; ++r) {
-        const T v = a(r, i);
-        acc[r][0] += v * b0;
-        acc[r][1] += v * b1;
-      }
-    }
-  }
-
-  static inline __attribute__((always_inline)) void put(const Sums& acc, T* c, int64_t stride, bool first) {
-#pragma GCC unroll 6
-    for (int r = 0; r < kTileRows; ++r) {
-      Vec* to = reinterpret_cast<Vec*>(c + r * stride);
-      Vec* next = reinterpret_cast<Vec*>(c + r * stride + kLanesOfVector);
-      *to = first ? acc[r][0] : *to + acc[r][0];
-      *next = first ? acc[r][1] : *next + acc[r][1];
-    }
-  }
-
-  static void rows(const Stretch* stretches, int64_t count, const T* const* a, const T* b, T* c, int64_t stride,
-                   bool first) {
-    Sums acc;
-    clear(acc, c, stride);
-    for (int64_t s = 0; s < count; ++s) {
-      const int64_t k = stretches[s].length, offset = stretches[s].offset;
-      const T *a0 = a[0] + offset, *a1 = a[1] + offset, *a2 = a[2] + offset;
-      const T *a3 = a[3] + offset, *a4 = a[4] + offset, *a5 = a[5] + offset;
-      auto at = [=](int r, int64_t i) __attribute__((always_inline)) {
-        return r == 0 ? a0[i] : r == 1 ? a1[i] : r == 2 ? a2[i] : r == 3 ? a3[i] : r == 4 ? a4[i] : a5[i];
-      };
-      add(acc, k, at, b);
-      b += k * kColumns;
-    }
-    put(acc, c, stride, first);
-  }
-
-  static void packed(int64_t k, const T* a, const T* b, T* c, int64_t stride, bool first) {
-    Sums acc;
-    clear(acc, c, stride);
-    add(acc, k, [=](int r, int64_t i) __attribute__((always_inline)) { return a[i * kTileRows + r]; }, b);
-    put(acc, c, stride, first);
-  }
-};
 
 struct float16 {
   uint16_t bits;
@@ -188,9 +120,7 @@ void by_storage(Storage storage, F f) {
 template <typename T>
 Gemm<T> gemm() {
   return {
-      Tile<T>::kColumns,
-      Tile<T>::rows,
-      Tile<T>::packed,
+      products<T, T>(),
       [](Storage storage, const void* from, Pixels pixels, T* to, int64_t stride) {
         by_storage<T>(storage, [&](auto move) { move.load(from, pixels, to, stride); });
       },
@@ -200,9 +130,6 @@ Gemm<T> gemm() {
       [](Storage storage, T* values, int64_t n) {
         if (storage != Storage::exact) by_storage<T>(storage, [&](auto move) { move.round(values, n); });
       },
-      Combine<T, Tile<T>::kColumns>::any,
-      Combine<T, kTileRows>::any,
-      {MinimalLoops<T, 2>::loops(), MinimalLoops<T, 3>::loops()},
   };
 }
 

@@ -29,7 +29,19 @@ static bool has_avx2() {
   static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   return has;
 }
-const char* instruction_set() { return has_avx2() ? "avx2" : "baseline"; }
+static bool has_avx512() {
+  static const bool has = has_avx2() && __builtin_cpu_supports("avx512f");
+  return has;
+}
+template <>
+bool multiplies<Pair>() {
+  static const bool has = has_avx512() && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                          __builtin_cpu_supports("avx512bf16");
+  return has;
+}
+const char* instruction_set() {
+  return multiplies<Pair>() ? "avx512_bf16" : has_avx512() ? "avx512" : has_avx2() ? "avx2" : "baseline";
+}
 template <>
 Loop<float> loop<float>(LoopKey key) {
   return has_avx2() ? avx2::loop<float>(key) : baseline::loop<float>(key);
@@ -44,8 +56,11 @@ PenaltyLoops<float> penalty_loops<float>(Storage storage) {
 }
 template <typename T>
 Gemm<T> gemm() {
-  static const bool has_avx512 = has_avx2() && __builtin_cpu_supports("avx512f");
-  return has_avx512 ? avx512::gemm<T>() : has_avx2() ? avx2::gemm<T>() : baseline::gemm<T>();
+  return has_avx512() ? avx512::gemm<T>() : has_avx2() ? avx2::gemm<T>() : baseline::gemm<T>();
+}
+template <>
+Products<float, Pair> products<float, Pair>() {
+  return avx512_bf16::products<float, Pair>();
 }
 template <typename T>
 MatrixLoops<T> matrix_loops() {
@@ -69,6 +84,14 @@ template <typename T>
 Gemm<T> gemm() {
   return baseline::gemm<T>();
 }
+template <>
+bool multiplies<Pair>() {
+  return false;
+}
+template <>
+Products<float, Pair> products<float, Pair>() {
+  return {};
+}
 template <typename T>
 MatrixLoops<T> matrix_loops() {
   return baseline::matrix_loops<T>();
@@ -76,6 +99,14 @@ MatrixLoops<T> matrix_loops() {
 #endif
 template Gemm<float> gemm<float>();
 template Gemm<double> gemm<double>();
+template <>
+Products<float> products<float, float>() {
+  return gemm<float>();
+}
+template <>
+Products<double> products<double, double>() {
+  return gemm<double>();
+}
 template MatrixLoops<float> matrix_loops<float>();
 template MatrixLoops<double> matrix_loops<double>();
 

@@ -35,15 +35,19 @@ struct Terms {
   T factor[4] = {1};
 };
 
-template <typename T>
+// What is multiplied is written as operands E of gemm.h.
+template <typename T, typename E = T>
 struct Winograd {
-  // One tile of n channels: input i, j at from + i row + j column; product (i, j) at to + (i points + j) stride.
-  void (*input)(int64_t n, const T* from, int64_t row, int64_t column, T* to, int64_t stride);
+  // One tile of n channels, which fill operands: input i, j at from + i row + j column; product (i, j) at to + (i
+  // points
+  // + j) stride.
+  void (*input)(int64_t n, const T* from, int64_t row, int64_t column, E* to, int64_t stride);
   // Back: the first `rows` x `columns` of the tile's 2 x 2 outputs.
   void (*output)(int64_t n, const T* from, int64_t stride, T* to, int64_t row, int64_t column, int64_t rows,
                  int64_t columns);
-  // One channel of the weight, for the columns of a tile of the product: tap t at g[t]; times scale.
-  void (*filter)(const T* const* g, T scale, T* to, int64_t stride);
+  // The channels of one operand of the weight, `channel` apart, for the columns of a tile of the product: tap t at
+  // g[t]; times scale.
+  void (*filter)(const T* const* g, int64_t channel, T scale, E* to, int64_t stride);
 };
 
 }  // namespace fastgan

@@ -1,10 +1,13 @@
-// Included once per instruction set by gemm_loops.h.
+// Included once per instruction set by product_loops.h.
+#include "cpu/operand.h"
+
 namespace fastgan {
 namespace FASTGAN_ISA {
 
-template <typename T, int R>
+template <typename T, typename E, int R>
 struct MinimalLoops {
   using M = Minimal<R>;
+  using Of = Operand<T, E>;
   static constexpr int kPoints = M::kPoints, kLanes = FASTGAN_VECTOR_BYTES / sizeof(T);
   typedef T Vec __attribute__((vector_size(FASTGAN_VECTOR_BYTES)));
 
@@ -61,26 +64,26 @@ struct MinimalLoops {
   }
 
   template <typename V>
-  static inline __attribute__((always_inline)) void input_of(const T* from, int64_t row, int64_t column, T* to,
-                                                             int64_t stride) {
+  static inline __attribute__((always_inline)) void input_of(const T* from, int64_t row, int64_t column, E* to,
+                                                             int64_t stride, int64_t c) {
     V d[kPoints][kPoints], v[kPoints][kPoints];
 #pragma GCC unroll 4
     for (int i = 0; i < kPoints; ++i) {
 #pragma GCC unroll 4
-      for (int j = 0; j < kPoints; ++j) d[i][j] = read<V>(from + i * row + j * column);
+      for (int j = 0; j < kPoints; ++j) d[i][j] = read<V>(from + i * row + j * column + c);
     }
     both(M::kInput, d, v);
 #pragma GCC unroll 4
     for (int i = 0; i < kPoints; ++i) {
 #pragma GCC unroll 4
-      for (int j = 0; j < kPoints; ++j) write(to + (i * kPoints + j) * stride, v[i][j]);
+      for (int j = 0; j < kPoints; ++j) Of::put_terms(to + (i * kPoints + j) * stride, c, v[i][j]);
     }
   }
 
-  static void input(int64_t n, const T* from, int64_t row, int64_t column, T* to, int64_t stride) {
+  static void input(int64_t n, const T* from, int64_t row, int64_t column, E* to, int64_t stride) {
     int64_t c = 0;
-    for (; c + kLanes <= n; c += kLanes) input_of<Vec>(from + c, row, column, to + c, stride);
-    for (; c < n; ++c) input_of<T>(from + c, row, column, to + c, stride);
+    for (; c + kLanes <= n; c += kLanes) input_of<Vec>(from, row, column, to, stride, c);
+    for (; c < n; ++c) input_of<T>(from, row, column, to, stride, c);
   }
 
   // n is a multiple of the columns of a tile of the product
@@ -100,50 +103,68 @@ struct MinimalLoops {
     }
   }
 
-  static void filter(const T* const* g, T scale, T* to, int64_t stride) {
-    for (int64_t c = 0; c < 2 * kLanes; c += kLanes) {
-      Vec taps[R][R], w[kPoints][kPoints];
+  static void filter(const T* const* g, int64_t channel, T scale, E* to, int64_t stride) {
+    for (int64_t n = 0; n < 2 * kLanes; n += kLanes) {
+      typename Of::Vec points[kPoints][kPoints][kTermsOf<E>];
+#pragma GCC unroll 2
+      for (int term = 0; term < kTermsOf<E>; ++term) {
+        Vec taps[R][R], w[kPoints][kPoints];
 #pragma GCC unroll 3
-      for (int i = 0; i < R; ++i) {
+        for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 3
-        for (int j = 0; j < R; ++j) taps[i][j] = scale * read<Vec>(g[i * R + j] + c);
+          for (int j = 0; j < R; ++j) taps[i][j] = scale * read<Vec>(g[i * R + j] + term * channel + n);
+        }
+        both(M::kFilter, taps, w);
+#pragma GCC unroll 4
+        for (int i = 0; i < kPoints; ++i) {
+#pragma GCC unroll 4
+          for (int j = 0; j < kPoints; ++j) points[i][j][term] = w[i][j];
+        }
       }
-      both(M::kFilter, taps, w);
 #pragma GCC unroll 4
       for (int i = 0; i < kPoints; ++i) {
 #pragma GCC unroll 4
-        for (int j = 0; j < kPoints; ++j) write(to + (i * kPoints + j) * stride + c, w[i][j]);
+        for (int j = 0; j < kPoints; ++j) Of::put(to + (i * kPoints + j) * stride + n, points[i][j]);
       }
     }
   }
 
-  static Winograd<T> loops() { return {input, output, filter}; }
+  static Winograd<T, E> loops() { return {input, output, filter}; }
 };
 
-// Values at `count` places `step` apart, each a sum of terms, `Width` values of each place one after another; writes
-// up to a register more, and reads that much.
-template <typename T, int Width>
+// Operands of values at `count` places `step` apart, each a sum of terms, `Width` of each place one after another;
+// writes up to a register more, and reads that much.
+template <typename T, typename E, int Width>
 struct Combine {
   static_assert(FASTGAN_VECTOR_BYTES / sizeof(T) <= kSlack);
   static constexpr int kLanes = FASTGAN_VECTOR_BYTES / sizeof(T), kVectors = (Width + kLanes - 1) / kLanes;
-  typedef T Vec __attribute__((vector_size(FASTGAN_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+  using Of = Operand<T, E>;
+  using Vec = typename Of::Vec;
 
   template <int Count>
-  static void run(int64_t count, const T* from, int64_t step, const Terms<T>& terms, T* to) {
-    for (int64_t i = 0; i < count; ++i, from += step, to += Width) {
+  static inline __attribute__((always_inline)) Vec sum(const T* from, const Terms<T>& terms) {
+    Vec v = terms.factor[0] * *reinterpret_cast<const Vec*>(from + terms.offset[0]);
+#pragma GCC unroll 4
+    for (int t = 1; t < Count; ++t) v += terms.factor[t] * *reinterpret_cast<const Vec*>(from + terms.offset[t]);
+    return v;
+  }
+
+  template <int Count>
+  static void run(int64_t count, const T* from, int64_t step, const Terms<T>& terms, E* to) {
+    for (int64_t i = 0; i < count; i += kTermsOf<E>, from += kTermsOf<E> * step, to += Width) {
 #pragma GCC unroll 2
       for (int k = 0; k < kVectors; ++k) {
-        Vec v = terms.factor[0] * *reinterpret_cast<const Vec*>(from + terms.offset[0] + k * kLanes);
-#pragma GCC unroll 4
-        for (int t = 1; t < Count; ++t) {
-          v += terms.factor[t] * *reinterpret_cast<const Vec*>(from + terms.offset[t] + k * kLanes);
+        Vec v[kTermsOf<E>];
+#pragma GCC unroll 2
+        for (int term = 0; term < kTermsOf<E>; ++term) {
+          v[term] = i + term < count ? sum<Count>(from + term * step + k * kLanes, terms) : Vec{};
         }
-        *reinterpret_cast<Vec*>(to + k * kLanes) = v;
+        Of::put(to + k * kLanes, v);
       }
     }
   }
 
-  static void any(int64_t count, const T* from, int64_t step, const Terms<T>& terms, T* to) {
+  static void any(int64_t count, const T* from, int64_t step, const Terms<T>& terms, E* to) {
     const auto f = terms.count == 4 ? run<4> : terms.count == 2 ? run<2> : run<1>;
     f(count, from, step, terms, to);
   }

@@ -57,8 +57,9 @@ def test_long_sums_of_16_bit_units_only(monkeypatch):
     a = draw(0)[0]
     x = torch.empty(1, 128, 4, 4, dtype=torch.bfloat16)
     monkeypatch.setattr(native, "_multiplies", lambda dtype: dtype == torch.bfloat16)
-    assert native._around(x, None, (4, 4), 3, NO_NORM, a) is native._MATMUL
-    assert native._around(x, None, (3, 3), 3, NO_NORM, a) is native._VENDOR
-    assert native._around(x.float(), None, (4, 4), 3, NO_NORM, a) is None
-    assert native._around(x, None, (4, 4), 3, NO_NORM, a._replace(dilation=[2, 1])) is native._VENDOR
-    assert native._around(x.float(), None, (4, 4), 3, NO_NORM, a._replace(groups=2)) is native._VENDOR
+    monkeypatch.setattr(native, "_in_pairs", lambda *_: False)
+    assert native._around(x, None, (3, 128, 4, 4), NO_NORM, a) is native._MATMUL
+    assert native._around(x, None, (3, 128, 3, 3), NO_NORM, a) is native._VENDOR
+    assert native._around(x.float(), None, (3, 128, 4, 4), NO_NORM, a) is None
+    assert native._around(x, None, (3, 128, 4, 4), NO_NORM, a._replace(dilation=[2, 1])) is native._VENDOR
+    assert native._around(x.float(), None, (3, 128, 4, 4), NO_NORM, a._replace(groups=2)) is native._VENDOR

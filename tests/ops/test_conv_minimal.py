@@ -12,7 +12,7 @@ from fastgan.testing import random_values
 from . import bodies
 from .common import check
 from .conv_cases import FORMATS
-from .conv_stem import STEM, ConvCase, result_shape
+from .conv_stem import STEM, ConvCase, attributes, result_shape
 from .grid import DTYPES, NATIVE
 
 pytestmark = [
@@ -42,6 +42,22 @@ CASES = [
     for dtype in (DTYPES if i % 4 == 1 + i // 4 % 2 * 2 else (torch.float32, torch.float64))
 ]  # fmt: skip
 
+# what is multiplied in pairs, where the processor has an instruction for it: even channels, also of an odd number of
+# tiles in a line, and of a last block that no vector divides
+PAIRS = [
+    ConvCase(shape, channels, kernel, stride, padding, transposed=transposed, dtype=torch.bfloat16, lazy=lazy,
+             layout=FORMATS[i % 2], cotangents=FORMATS[lazy], weight_layout=FORMATS[i // 2 % 2], activation="silu",
+             after="tanh" if lazy else "identity", bias=lazy)
+    for i, ((shape, channels, kernel, stride, padding), transposed, lazy) in enumerate(product((
+        ((4, 32, 16, 16), 34, (4, 4), (2, 2), (1, 1)),
+        ((9, 146, 10, 14), 40, (4, 4), (2, 2), (1, 1)),
+        ((65, 130, 4, 4), 36, (4, 4), (2, 2), (1, 1)),
+        ((6, 34, 11, 9), 262, (3, 3), (1, 1), (1, 1)),
+        ((9, 38, 12, 12), 32, (6, 6), (2, 2), (2, 2)),
+    ), (False, True), (False, True)))
+]  # fmt: skip
+CASES += PAIRS
+
 
 def tiles(case):
     """Return the tiles of 2x2 outputs of what gathers and what scatters, in all samples."""
@@ -53,6 +69,21 @@ def tiles(case):
 
 def test_all_cases_are_large_enough(backend):
     assert all(min(tiles(case)) >= 64 for case in CASES)
+
+
+@pytest.mark.parametrize("case", PAIRS, ids=str)
+def test_which_are_multiplied_in_pairs(backend, case, monkeypatch):
+    import fastgan.backends.native.conv_norm_act as native
+
+    monkeypatch.setattr(native, "_has_tiles", lambda: False)
+    x, a = torch.empty(case.shape, dtype=torch.bfloat16), attributes(case, False)
+    weight = (case.shape[1], case.c_out) if case.transposed else (case.c_out, case.shape[1])
+    pairs = torch.cpu._is_avx512_bf16_supported()
+    assert native._in_pairs(x, (*weight, *case.kernel), a) == pairs
+    # a whole number of pairs, of one dtype, and enough tiles
+    assert not native._in_pairs(x, (weight[0], weight[1] + 1, *case.kernel), a)
+    assert not native._in_pairs(x.float(), (*weight, *case.kernel), a)
+    assert not native._in_pairs(x[:1, :, :6, :6], (*weight, *case.kernel), a)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -11,7 +11,15 @@ from torch import Tensor
 
 import fastgan._C as _C
 from fastgan.backends import vendor
-from fastgan.backends.geometry import Attributes, crop, empty_weight, input_gradient, output_channels, output_size
+from fastgan.backends.geometry import (
+    Attributes,
+    crop,
+    empty_weight,
+    input_gradient,
+    output_channels,
+    output_size,
+    weight_shape,
+)
 from fastgan.backends.layout import accumulate_dtype, dense, is_channels_last, wanted_format
 from fastgan.backends.native import bias_act, matmul, norm_act, one_pixel, thin
 from fastgan.backends.reference import norm_act as reference_norm_act
@@ -37,19 +45,33 @@ def _multiplies(dtype: torch.dtype) -> bool:
     return dtype == torch.float16 and torch.cpu._is_amx_fp16_supported()
 
 
+@functools.cache
+def _has_tiles() -> bool:
+    """Return whether the processor multiplies whole tiles of bfloat16, which outdoes pairs of it."""
+    return torch.cpu._is_amx_tile_supported()
+
+
+def _in_pairs(x: Tensor, weight: Sequence[int], a: Attributes) -> bool:
+    """Return whether csrc multiplies pairs of bfloat16, in fewer products than torch."""
+    if x.dtype != torch.bfloat16 or _has_tiles():
+        return False
+    out = output_size(x.shape[2:], weight[2:], a)
+    return _C.conv_norm_act_in_pairs_cpu(tuple(x.shape), tuple(weight), tuple(out), _sizes(a))
+
+
 def _around(
-    x: Tensor, dy: Tensor | None, kernel_size: Sequence[int], big: int, norm: tuple[Vector, ...], a: Attributes
+    x: Tensor, dy: Tensor | None, weight: Sequence[int], norm: tuple[Vector, ...], a: Attributes
 ) -> vendor.Pointwise | None:
-    """Return what to put the pointwise kernels around; None for the kernels of csrc. ``big`` is its channels."""
+    """Return what to put the pointwise kernels around; None for the kernels of csrc. ``weight`` is its shape."""
     if x.is_cuda:
-        return None if x.numel() > 0 and thin.serves(big, kernel_size, norm, a) else _CUDA
+        return None if x.numel() > 0 and thin.serves(weight[1], weight[2:], norm, a) else _CUDA
     if x.dim() != 4 or a.groups != 1 or x.numel() == 0 or (dy is not None and dy.numel() == 0):
         return _VENDOR
-    if one_pixel.serves(x, kernel_size, a):
+    if one_pixel.serves(x, weight[2:], a):
         return _ONE_PIXEL
-    if not _multiplies(x.dtype):
+    if not _multiplies(x.dtype) or _in_pairs(x, weight, a):
         return None
-    long = x.shape[1] * math.prod(kernel_size) >= _LONG and set(a.dilation) == {1}
+    long = x.shape[1] * math.prod(weight[2:]) >= _LONG and set(a.dilation) == {1}
     return _MATMUL if long else _VENDOR
 
 
@@ -102,7 +124,7 @@ def conv_norm_act(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return (y, mean_y, var_y)."""
     a, norm = Attributes(*attributes), (norm_weight, norm_bias, mean, var)  # type: ignore[arg-type]
-    around = _around(x, None, weight.shape[2:], weight.shape[1], norm, a)
+    around = _around(x, None, weight.shape, norm, a)
     if around is not None:
         return vendor.conv_norm_act(around, x, weight, bias, norm, a)
     if x.is_cuda:
@@ -119,7 +141,7 @@ def conv_norm_act_dx(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return (dx, dnorm_weight, dnorm_bias)."""
     a, norm = Attributes(*attributes), (norm_weight, norm_bias, mean, var)  # type: ignore[arg-type]
-    around = _around(x, dy, weight.shape[2:], weight.shape[1], norm, a)
+    around = _around(x, dy, weight.shape, norm, a)
     if around is not None:
         return vendor.conv_norm_act_dx(around, dy, y, weight, x, norm, a)
     reverse = input_gradient(x, weight.shape[2:], dy, a, is_channels_last(x))
@@ -142,7 +164,7 @@ def conv_norm_act_dw(
 ) -> Tensor:  # fmt: skip
     """Return dw."""
     a, norm = Attributes(*attributes), (norm_weight, norm_bias, mean, var)  # type: ignore[arg-type]
-    around = _around(x, dy, kernel_size, (dy if a.transposed else x).shape[1], norm, a)
+    around = _around(x, dy, weight_shape(x, dy, kernel_size, a), norm, a)
     if around is not None:
         return vendor.conv_norm_act_dw(around, x, norm, dy, y, kernel_size, a)
     if x.is_cuda:
