@@ -3,6 +3,7 @@
 // stored.
 #include "cpu/conv_norm_act.h"
 
+#include "cpu/conv_overlap.h"
 #include "cpu/conv_points.h"
 #include "cpu/conv_weights.h"
 #include "cpu/norm_act.h"
@@ -40,10 +41,10 @@ class Forward {
                            : PackedWeights<T>(weight, scale, h_, w_, sizes.transposed, width_, gemm_.columns)),
         product_(filter_ ? PointProduct<T, E>(products<T, E>(), filter_, h_, w_, weight, scale, sizes.transposed)
                          : PointProduct<T, E>()),
+        overlap_(source.image, out_, weight, sizes),
         channels_(out_.channels),
         columns_(overlaps_ ? channels_ : (channels_ + gemm_.columns - 1) / gemm_.columns * gemm_.columns),
-        product_columns_(filter_ ? columns_ : weights_.panels() * gemm_.columns),
-        kernel_width_(weight.size(3)) {
+        product_columns_(filter_ ? columns_ : weights_.panels() * gemm_.columns) {
     if (bias.has_value() || activation != Activation::identity) {
       finish_ = PixelLoop<T>(Pass::forward, activation, slope, columns_);
       std::vector<T> shift = to_vector<T>(bias, channels_, T(0)), zeros(columns_, T(0)), ones(columns_, T(1));
@@ -98,8 +99,9 @@ class Forward {
     const int64_t positions = (h_.positions() + side() - 1) / side(), samples = out_.samples;
     const int64_t across = (w_.positions() + side() - 1) / side();
     const int64_t row = product_columns_ + std::min(source_.image.channels * w_.step, kDepth);
-    const int64_t most =
-        filter_ ? kTilesTogether : std::clamp(kCache / row, overlaps_ ? kLeastRows / 3 : kLeastRows, kMostRows);
+    const int64_t most = filter_ ? kTilesTogether
+                                 : std::clamp(kCache / row, overlaps_ ? kLeastRows / 3 : kLeastRows,
+                                              overlaps_ ? 2 * kMostRows : kMostRows);
     if (overlaps_ && source_.image.height * source_.image.width == 1) {
       // a sample is one row of the product
       high_ = positions;
@@ -136,7 +138,7 @@ class Forward {
     }
     T* band = scratch<T, 0>((n1 - n0) * b.rows * width_ * c);
     source_.load(gemm_, n0, n1, b.top, b.rows, 1, overlaps_ ? 0 : w_.origin, width_, band);
-    if (overlaps_) band = multiply_all((n1 - n0) * b.rows * width_, band);
+    if (overlaps_) return add_up(b, m1, band, moments == nullptr ? nullptr : moments + t * phases() * channels_);
     size_t p = 0;
     for (const Phase& ph : h_.phases) {
       for (const Phase& pw : w_.phases) {
@@ -155,11 +157,20 @@ class Forward {
 
   void phase(size_t p, const Phase& ph, const Phase& pw, const Block& b, const T* band, Moments* moments) const {
     const int64_t count = (b.n1 - b.n0) * b.high * pw.count;
-    T* result = overlaps_ ? add_up(ph, pw, b, band, count)
-                : filter_ ? convolve_tiles(p, pw, b, band, count)
-                          : convolve(weights_.phases[p], pw, b, band, count);
+    T* result = filter_ ? convolve_tiles(p, pw, b, band, count) : convolve(weights_.phases[p], pw, b, band, count);
+    put(b, {ph.first + b.m0 * h_.out_step, h_.out_step, b.high}, {pw.first, w_.out_step, pw.count}, result, moments);
+  }
+
+  // Places in one dimension of y.
+  struct Places {
+    int64_t first, step, count;
+  };
+
+  // Bias, activation and statistics of a tile of results, and where it belongs.
+  void put(const Block& b, const Places& h, const Places& w, T* result, Moments* moments) const {
+    const int64_t count = (b.n1 - b.n0) * h.count * w.count;
     if (finish_) finish_(count * columns_, result, nullptr, result);
-    store(ph, pw, b, result);
+    store(b, h, w, result);
     if (moments != nullptr) statistics(result, count, moments);
   }
 
@@ -188,29 +199,18 @@ class Forward {
     return result;
   }
 
-  // The products that fall on each output pixel, added.
-  T* add_up(const Phase& ph, const Phase& pw, const Block& b, const T* products, int64_t count) const {
-    T* result = scratch<T, 2>(count * channels_);
-    T* to = result;
+  // Whole rows of the result of positions up to m1.
+  void add_up(const Block& b, int64_t m1, const T* band, Moments* moments) const {
+    const T* products = multiply_all((b.n1 - b.n0) * b.rows * width_, band);
+    const Places h{b.m0 * h_.out_step, 1, std::min(m1 * h_.out_step, out_.height) - b.m0 * h_.out_step};
+    T* result = scratch<T, 2>((b.n1 - b.n0) * h.count * out_.width * channels_);
     for (int64_t n = 0; n < b.n1 - b.n0; ++n, products += b.rows * width_ * product_columns_) {
-      for (int64_t m = 0; m < b.high; ++m) {
-        for (int64_t w = 0; w < pw.count; ++w, to += channels_) {
-          std::fill_n(to, channels_, T(0));
-          for (const Tap& th : ph.taps) {
-            const int64_t row = b.m0 + m + h_.origin + th.offset - b.top;
-            if (row < 0 || row >= b.rows) continue;
-            for (const Tap& tw : pw.taps) {
-              const int64_t column = w + w_.origin + tw.offset;
-              if (column < 0 || column >= width_) continue;
-              const T* from = products + (row * width_ + column) * product_columns_ +
-                              (th.kernel * kernel_width_ + tw.kernel) * channels_;
-              for (int64_t c = 0; c < channels_; ++c) to[c] += from[c];
-            }
-          }
-        }
+      for (int64_t i = 0; i < h.count; ++i) {
+        T* to = result + (n * h.count + i) * out_.width * channels_;
+        overlap_.row(h.first + i, products, product_columns_, b.top, b.rows, to);
       }
     }
-    return result;
+    put(b, h, {0, 1, out_.width}, result, moments);
   }
 
   T* convolve(const PhaseWeights& weights, const Phase& pw, const Block& b, const T* band, int64_t count) const {
@@ -235,34 +235,36 @@ class Forward {
     return result;
   }
 
-  void store(const Phase& ph, const Phase& pw, const Block& b, const T* result) const {
-    Pixels pixels = out_.pixels(pw.count, w_.out_step);
+  void store(const Block& b, const Places& h, const Places& w, const T* result) const {
+    Pixels pixels = out_.pixels(w.count, w.step);
     // where channels are outermost, 16 streams at a time
     const int64_t block = out_.strides[1] == 1 ? channels_ : 16;
-    for (int64_t n = b.n0; n < b.n1; ++n, result += b.high * pw.count * columns_) {
+    for (int64_t n = b.n0; n < b.n1; ++n, result += h.count * w.count * columns_) {
       for (int64_t c = 0; c < channels_; c += block) {
         pixels.channels = std::min(block, channels_ - c);
-        for (int64_t m = 0; m < b.high; ++m) {
-          char* to = out_.at(n, ph.first + (b.m0 + m) * h_.out_step, pw.first) + c * out_.strides[1] * out_.item;
-          gemm_.store(out_.storage, result + m * pw.count * columns_ + c, columns_, to, pixels);
+        for (int64_t m = 0; m < h.count; ++m) {
+          char* to = out_.at(n, h.first + m * h.step, w.first) + c * out_.strides[1] * out_.item;
+          gemm_.store(out_.storage, result + m * w.count * columns_ + c, columns_, to, pixels);
         }
       }
     }
   }
 
-  // Two passes over a tile that is in the cache.
+  // Two passes over pixels that are in the cache, as few at a time as keep sums exact.
   void statistics(T* result, int64_t count, Moments* moments) const {
     gemm_.round(out_.storage, result, count * columns_);
     T *sum = scratch<T, 4>(3 * columns_), *mean = sum + columns_, *squares = mean + columns_;
-    std::fill_n(sum, 3 * columns_, T(0));
-    Span<T> s{};
-    s.rows = count, s.width = s.stride = columns_;
-    s.x = result, s.mean = sum, s.acc[0] = mean;
-    loop<T>({Pass::sum, Activation::identity, Storage::exact, true, false})(s);
-    for (int64_t c = 0; c < columns_; ++c) mean[c] /= T(count);
-    s.mean = mean, s.acc[0] = squares;
-    loop<T>({Pass::squares, Activation::identity, Storage::exact, true, false})(s);
-    for (int64_t c = 0; c < channels_; ++c) moments[c] = {double(count), double(mean[c]), double(squares[c])};
+    for (int64_t done = 0; done < count; done += kMostRows) {
+      std::fill_n(sum, 3 * columns_, T(0));
+      Span<T> s{};
+      s.rows = std::min(kMostRows, count - done), s.width = s.stride = columns_;
+      s.x = result + done * columns_, s.mean = sum, s.acc[0] = mean;
+      loop<T>({Pass::sum, Activation::identity, Storage::exact, true, false})(s);
+      for (int64_t c = 0; c < columns_; ++c) mean[c] /= T(s.rows);
+      s.mean = mean, s.acc[0] = squares;
+      loop<T>({Pass::squares, Activation::identity, Storage::exact, true, false})(s);
+      for (int64_t c = 0; c < channels_; ++c) moments[c].merge(double(s.rows), double(mean[c]), double(squares[c]));
+    }
   }
 
   const Gemm<T> gemm_ = gemm<T>();
@@ -274,8 +276,9 @@ class Forward {
   int64_t width_;
   PackedWeights<T> weights_;
   PointProduct<T, E> product_;
+  Overlap<T> overlap_;
   // of a tile of results and of the product
-  int64_t channels_, columns_, product_columns_, kernel_width_;
+  int64_t channels_, columns_, product_columns_;
   PixelLoop<T> finish_;
   int64_t high_ = 1, together_ = 1, bands_ = 1, groups_ = 1;
 };

@@ -12,27 +12,27 @@ constexpr int64_t kPixels = 256, kChannels = 264, kLeastPixels = 2048, kTasks = 
 // Columns of a row of the kernel from which on each row is a task: below, loading the small tensor would cost too much.
 constexpr int64_t kColumns = 128;
 
-template <typename T>
+template <typename T, typename E>
 class WeightGradient {
  public:
   WeightGradient(const Source<T>& big, const Source<T>& small, int64_t kh, int64_t kw, const Sizes& sizes)
-      : big_(big), small_(small), kw_(kw), sizes_(sizes) {
+      : big_(big), small_(small), kh_(kh), kw_(kw), sizes_(sizes) {
     const int64_t channels = small.image.channels, positions = small.image.height, across = small.image.width;
     parts_ = (channels + kChannels - 1) / kChannels;
     part_ = whole_tiles((channels + parts_ - 1) / parts_);
     parts_ = (channels + part_ - 1) / part_;
     high_ = std::clamp<int64_t>(kPixels / across, 1, positions);
     bands_ = (positions + high_ - 1) / high_;
-    together_ = bands_ == 1 ? std::clamp<int64_t>(kPixels / (high_ * across), 1, small.image.samples) : 1;
-    blocks_ = (small.image.samples + together_ - 1) / together_ * bands_;
+    samples_ = bands_ == 1 ? std::clamp<int64_t>(kPixels / (high_ * across), 1, small.image.samples) : 1;
+    blocks_ = (small.image.samples + samples_ - 1) / samples_ * bands_;
+    line_ = (across + kTermsOf<E> - 1) / kTermsOf<E>;
     // neighbouring taps of a row are neighbouring pixels of the image
     stretches_ = sizes.dilation[1] == 1 ? 1 : kw;
-    const int64_t length = (sizes.dilation[1] == 1 ? kw : 1) * big.image.channels;
-    panels_ = (length + gemm_.columns - 1) / gemm_.columns;
-    together_rows_ = kw * big.image.channels < kColumns ? kh : 1;
-    rows_ = kh / together_rows_;
-    row_columns_ = stretches_ * panels_ * gemm_.columns;
-    columns_ = together_rows_ * row_columns_;
+    together_ = stretches_ == 1 && kw * big.image.channels < kColumns;
+    length_ = (stretches_ == 1 ? kw : 1) * big.image.channels;
+    panels_ = (length_ * (together_ ? kh : 1) + gemm_.columns - 1) / gemm_.columns;
+    rows_ = together_ ? 1 : kh;
+    columns_ = stretches_ * panels_ * gemm_.columns;
     width_ = (across - 1) * sizes.stride[1] + (kw - 1) * sizes.dilation[1] + 1;
     const int64_t pixels = small.image.samples * positions * across;
     splits_ = std::min((kTasks + rows_ * parts_ - 1) / (rows_ * parts_), std::max<int64_t>(1, pixels / kLeastPixels));
@@ -55,11 +55,11 @@ class WeightGradient {
         }
         const int64_t c0 = t % parts_ * part_, c1 = std::min(c0 + part_, channels);
         for (int64_t c = c0; c < c1; ++c) {
-          for (int64_t r = 0; r < together_rows_ * kw_; ++r) {
-            const int64_t kh = t / parts_ * together_rows_ + r / kw_, kw = r % kw_;
-            const int64_t column = r / kw_ * row_columns_ + kw * (stretches_ == 1 ? big : panels_ * gemm_.columns);
+          for (int64_t tap = 0; tap < (together_ ? kh_ : 1) * kw_; ++tap) {
+            const int64_t column = tap * (stretches_ == 1 ? big : panels_ * gemm_.columns);
             // one tap for all big channels
-            gemm_.store(to.storage, whole + (c - c0) * columns_ + column, columns_, to.at(c, kh, kw), to.pixels(1));
+            char* at = to.at(c, t / parts_ + tap / kw_, tap % kw_);
+            gemm_.store(to.storage, whole + (c - c0) * columns_ + column, columns_, at, to.pixels(1));
           }
         }
       }
@@ -71,67 +71,95 @@ class WeightGradient {
     const int64_t split = t % splits_, row = t / splits_ / parts_, part = t / splits_ % parts_;
     bool first = true;
     for (int64_t b = blocks_ * split / splits_; b < blocks_ * (split + 1) / splits_; ++b) {
-      block(b, row * together_rows_, part * part_, first, sums);
+      block(b, row, part * part_, first, sums);
       first = false;
     }
     if (first) std::fill_n(sums, part_ * columns_, T(0));
   }
 
-  void block(int64_t b, int64_t kh0, int64_t c0, bool first, T* sums) const {
-    const Image &small = small_.image, &big = big_.image;
-    const int64_t n0 = b / bands_ * together_, n1 = std::min(n0 + together_, small.samples);
-    const int64_t m0 = b % bands_ * high_, high = std::min(high_, small.height - m0);
-    const int64_t rows = (n1 - n0) * high, pixels = rows * small.width;
-    const T* a = pack_small(n0, n1, m0, high, c0, pixels);
-    T* band = scratch<T, 0>(rows * width_ * big.channels + gemm_.columns);
-    const int64_t step = sizes_.stride[0], from = m0 * step - sizes_.padding[0];
-    T* b_panel = scratch<T, 2>(pixels * gemm_.columns);
-    for (int64_t row = 0; row < together_rows_; ++row) {
-      const int64_t h = from + (kh0 + row) * sizes_.dilation[0];
-      big_.load(gemm_, n0, n1, h, high, step, -sizes_.padding[1], width_, band);
-      for (int64_t s = 0; s < stretches_; ++s) {
-        for (int64_t j = 0; j < panels_; ++j) {
-          pack_big(band + s * sizes_.dilation[1] * big.channels + j * gemm_.columns, rows, b_panel);
-          T* to = sums + row * row_columns_ + (s * panels_ + j) * gemm_.columns;
-          for (int64_t r = 0; r < part_; r += kTileRows) {
-            gemm_.packed(pixels, a + r * pixels, b_panel, to + r * columns_, columns_, first);
-          }
-        }
+  // Samples [n0, n1) and rows [m0, m0 + high) of the small tensor.
+  struct Block {
+    int64_t n0, n1, m0, high;
+    int64_t lines() const { return (n1 - n0) * high; }
+  };
+
+  void block(int64_t number, int64_t kh, int64_t c0, bool first, T* sums) const {
+    const int64_t n0 = number / bands_ * samples_, m0 = number % bands_ * high_;
+    const Block b{n0, std::min(n0 + samples_, small_.image.samples), m0, std::min(high_, small_.image.height - m0)};
+    const int64_t depth = b.lines() * line_;
+    const E* a = pack_small(b, c0, depth);
+    const int64_t rows = together_ ? (b.high - 1) * sizes_.stride[0] + (kh_ - 1) * sizes_.dilation[0] + 1 : b.high;
+    const int64_t values = (b.n1 - b.n0) * rows * width_ * big_.image.channels;
+    T* band = scratch<T, 0>(values + gemm_.columns + kSlack);
+    const int64_t h = b.m0 * sizes_.stride[0] - sizes_.padding[0] + kh * sizes_.dilation[0];
+    big_.load(gemm_, b.n0, b.n1, h, rows, together_ ? 1 : sizes_.stride[0], -sizes_.padding[1], width_, band);
+    if (together_) {
+      E* columns = scratch<E, 2>(depth * columns_ + kSlack);
+      unfold(band, b, rows, columns);
+      for (int64_t j = 0; j < columns_; j += gemm_.columns) multiply(a, columns + j, columns_, depth, first, sums + j);
+      return;
+    }
+    E* panel = scratch<E, 2>(depth * gemm_.columns + kSlack);
+    for (int64_t s = 0; s < stretches_; ++s) {
+      for (int64_t j = 0; j < panels_; ++j) {
+        pack_big(band + s * sizes_.dilation[1] * big_.image.channels + j * gemm_.columns, b.lines(), panel);
+        multiply(a, panel, gemm_.columns, depth, first, sums + (s * panels_ + j) * gemm_.columns);
       }
     }
   }
 
-  // [tile][pixel][kTileRows] of the channels from c0.
-  const T* pack_small(int64_t n0, int64_t n1, int64_t m0, int64_t high, int64_t c0, int64_t pixels) const {
+  // Adds the products of all channels of a part with the columns of a tile.
+  void multiply(const E* a, const E* b, int64_t apart, int64_t depth, bool first, T* sums) const {
+    for (int64_t r = 0; r < part_; r += kTileRows) {
+      tile_.packed(depth, a + r * depth, b, apart, sums + r * columns_, columns_, first);
+    }
+  }
+
+  // [tile][operand of pixels][kTileRows] of the channels from c0.
+  const E* pack_small(const Block& b, int64_t c0, int64_t depth) const {
     const Image& small = small_.image;
-    T* rows = scratch<T, 5>(pixels * small.channels + kSlack);
-    small_.load(gemm_, n0, n1, m0, high, 1, 0, small.width, rows);
-    T* a = scratch<T, 1>(pixels * part_ + kSlack);
+    T* rows = scratch<T, 5>(b.lines() * small.width * small.channels + kSlack);
+    small_.load(gemm_, b.n0, b.n1, b.m0, b.high, 1, 0, small.width, rows);
+    E* a = scratch<E, 1>(depth * part_ + kSlack);
     for (int64_t r = 0; r < part_; r += kTileRows) {
       // channels that are not there belong to rows that nobody reads
       const T* from = rows + std::min(c0 + r, small.channels - 1);
-      gemm_.combine_rows(pixels, from, small.channels, {}, a + r * pixels);
+      for (int64_t line = 0; line < b.lines(); ++line, from += small.width * small.channels) {
+        tile_.combine_rows(small.width, from, small.channels, {}, a + (r * depth + line * line_ * kTileRows));
+      }
     }
     return a;
   }
 
-  // [pixel][columns] of the loaded rows from where position 0 reads.
-  void pack_big(const T* from, int64_t rows, T* to) const {
-    const int64_t across = small_.image.width, stride = sizes_.stride[1] * big_.image.channels;
-    for (int64_t r = 0; r < rows; ++r, from += width_ * big_.image.channels) {
-      gemm_.combine_columns(across, from, stride, {}, to);
-      to += across * gemm_.columns;
+  // [operand of pixels][columns] of the loaded rows from where position 0 reads.
+  void pack_big(const T* from, int64_t lines, E* to) const {
+    const int64_t stride = sizes_.stride[1] * big_.image.channels;
+    for (int64_t line = 0; line < lines; ++line, from += width_ * big_.image.channels) {
+      tile_.combine_columns(small_.image.width, from, stride, {}, to + line * line_ * gemm_.columns);
+    }
+  }
+
+  // The same with columns for all taps.
+  void unfold(const T* band, const Block& b, int64_t rows, E* to) const {
+    const int64_t row = width_ * big_.image.channels, step = sizes_.stride[1] * big_.image.channels;
+    for (int64_t line = 0; line < b.lines(); ++line, to += line_ * columns_) {
+      const T* from = band + (line / b.high * rows + line % b.high * sizes_.stride[0]) * row;
+      tile_.unfold(small_.image.width, from, step, kh_, sizes_.dilation[0] * row, length_, to, columns_);
     }
   }
 
   const Gemm<T> gemm_ = gemm<T>();
+  const Products<T, E> tile_ = products<T, E>();
   const Source<T>&big_, &small_;
-  int64_t kw_;
+  int64_t kh_, kw_;
   Sizes sizes_;
-  int64_t parts_, part_, high_, bands_, together_, blocks_, splits_;
-  // rows of the kernel in a task, and tasks for all of them; columns of a row and of a task
-  int64_t together_rows_, rows_;
-  int64_t stretches_, panels_, row_columns_, columns_, width_;
+  // samples of a block; operands of a row of pixels
+  int64_t parts_, part_, high_, bands_, samples_, blocks_, splits_, line_;
+  // whether a task has all rows of the kernel, and tasks for all of them
+  bool together_;
+  int64_t rows_;
+  // stretches of taps in a row of the kernel, values and panels of one, columns of a task; pixels of a loaded row
+  int64_t stretches_, length_, panels_, columns_, width_;
 };
 
 template <typename T, typename E>
@@ -148,7 +176,7 @@ void weight_gradient(const Source<T>& big, const Source<T>& small, const Sizes& 
   } else if (filter.taps == 3) {
     PointGradient<T, E, 3>(big, small, filter, h, w).run(dw);
   } else {
-    WeightGradient<T>(big, small, kh, kw, s).run(dw);
+    WeightGradient<T, E>(big, small, kh, kw, s).run(dw);
   }
 }
 

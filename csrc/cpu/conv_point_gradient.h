@@ -78,7 +78,8 @@ class PointGradient {
             pack_big(corner + j * gemm_.columns, fh, fw, lines, high, rows, panel);
             T* to = sums + (fw * filter_.runs() + run) * row_ + j * gemm_.columns;
             for (int64_t r = 0; r < part_; r += kTileRows) {
-              tile_.packed(depth, a + fw * part_ * depth + r * depth, panel, to + r * columns_, columns_, first);
+              tile_.packed(depth, a + fw * part_ * depth + r * depth, panel, tile_.columns, to + r * columns_, columns_,
+                           first);
             }
           }
           ++run;

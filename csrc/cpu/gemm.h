@@ -43,12 +43,15 @@ struct Products {
   // first stretch on, and rows of c `stride` apart.
   void (*rows)(const Stretch* stretches, int64_t count, const E* const* a, const E* b, T* c, int64_t stride,
                bool first);
-  // The same with a [k][kTileRows].
-  void (*packed)(int64_t k, const E* a, const E* b, T* c, int64_t stride, bool first);
-  // Sums of neighbours at `count` places `step` apart, as many operands as a tile has columns or rows for each place,
-  // or for two, of which zeros may be the last; up to kSlack more are read and written.
+  // The same with a [k][kTileRows], and rows of b `apart`.
+  void (*packed)(int64_t k, const E* a, const E* b, int64_t apart, T* c, int64_t stride, bool first);
+  // The next three make operands of values at `count` places `step` apart, of one place or of two, of which the last
+  // may have zeros; up to kSlack more are read and written. Sums of neighbours, as many as a tile has columns or rows:
   void (*combine_columns)(int64_t count, const T* from, int64_t step, const Terms<T>& terms, E* to);
   void (*combine_rows)(int64_t count, const T* from, int64_t step, const Terms<T>& terms, E* to);
+  // `length` values from each of `rows` rows `row` apart, one after another; results of places `stride` apart.
+  void (*unfold)(int64_t count, const T* from, int64_t step, int64_t rows, int64_t row, int64_t length, E* to,
+                 int64_t stride);
   // For kernels of 2 and of 3 taps.
   Winograd<T, E> winograd[2];
 };

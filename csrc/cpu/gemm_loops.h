@@ -17,8 +17,7 @@ struct Movement {
   static void load(const void* from, Pixels p, T* __restrict to, int64_t stride) {
     const S* __restrict s = static_cast<const S*>(from);
     if (p.channel_stride == 1) {
-      const bool dense = p.pixel_stride == p.channels && stride == p.channels;
-      const int64_t rows = dense ? 1 : p.width, n = dense ? p.width * p.channels : p.channels;
+      const auto [rows, n] = rows_of(p, stride);
       for (int64_t w = 0; w < rows; ++w) {
         const S* __restrict in = s + w * p.pixel_stride;
         T* __restrict out = to + w * stride;
@@ -42,10 +41,11 @@ struct Movement {
   static void store(const T* __restrict from, int64_t stride, void* to, Pixels p) {
     S* __restrict s = static_cast<S*>(to);
     if (p.channel_stride == 1) {
-      for (int64_t w = 0; w < p.width; ++w) {
+      const auto [rows, n] = rows_of(p, stride);
+      for (int64_t w = 0; w < rows; ++w) {
         const T* __restrict in = from + w * stride;
         S* __restrict out = s + w * p.pixel_stride;
-        for (int64_t c = 0; c < p.channels; ++c) assign(out[c], in[c]);
+        for (int64_t c = 0; c < n; ++c) assign(out[c], in[c]);
       }
       return;
     }
@@ -73,6 +73,12 @@ struct Movement {
  private:
   using Square = Transpose<T>;
   using Vec = typename Square::Vec;
+
+  // Rows of what lies side by side, and the elements of one.
+  static std::pair<int64_t, int64_t> rows_of(const Pixels& p, int64_t stride) {
+    const bool dense = p.pixel_stride == p.channels && stride == p.channels;
+    return dense ? std::pair<int64_t, int64_t>{1, p.width * p.channels} : std::pair{p.width, p.channels};
+  }
 
   static bool in_squares(const Pixels& p) {
     return p.pixel_stride == 1 && p.channels >= Square::kLanes && p.width >= Square::kLanes;

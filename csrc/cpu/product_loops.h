@@ -24,9 +24,10 @@ struct Tile {
 
   // a(r, i): term i of row r.
   template <typename A>
-  static inline __attribute__((always_inline)) void add(Sums& acc, int64_t k, A a, const E* b) {
+  static inline __attribute__((always_inline)) void add(Sums& acc, int64_t k, A a, const E* b,
+                                                        int64_t apart = kColumns) {
     for (int64_t i = 0; i < k; ++i) {
-      const auto b0 = Of::read(b + i * kColumns), b1 = Of::read(b + i * kColumns + kLanesOfVector);
+      const auto b0 = Of::read(b + i * apart), b1 = Of::read(b + i * apart + kLanesOfVector);
 #pragma GCC unroll 6
       for (int r = 0; r < kTileRows; ++r) {
         const E v = a(r, i);
@@ -63,10 +64,10 @@ struct Tile {
     put(acc, c, stride, first);
   }
 
-  static void packed(int64_t k, const E* a, const E* b, T* c, int64_t stride, bool first) {
+  static void packed(int64_t k, const E* a, const E* b, int64_t apart, T* c, int64_t stride, bool first) {
     Sums acc;
     clear(acc, c, stride);
-    add(acc, k, [=](int r, int64_t i) __attribute__((always_inline)) { return a[i * kTileRows + r]; }, b);
+    add(acc, k, [=](int r, int64_t i) __attribute__((always_inline)) { return a[i * kTileRows + r]; }, b, apart);
     put(acc, c, stride, first);
   }
 };
@@ -79,6 +80,7 @@ Products<T, E> products() {
       Tile<T, E>::packed,
       Combine<T, E, Tile<T, E>::kColumns>::any,
       Combine<T, E, kTileRows>::any,
+      unfold<T, E>,
       {MinimalLoops<T, E, 2>::loops(), MinimalLoops<T, E, 3>::loops()},
   };
 }

@@ -170,5 +170,25 @@ struct Combine {
   }
 };
 
+template <typename T, typename E>
+void unfold(int64_t count, const T* from, int64_t step, int64_t rows, int64_t row, int64_t length, E* to,
+            int64_t stride) {
+  using Vec = typename Operand<T, E>::Vec;
+  for (int64_t i = 0; i < count; i += kTermsOf<E>, from += kTermsOf<E> * step, to += stride) {
+    for (int64_t r = 0; r < rows; ++r) {
+      // ascending: what is written too much is written again
+      for (int64_t k = 0; k < length; k += FASTGAN_VECTOR_BYTES / sizeof(T)) {
+        Vec v[kTermsOf<E>];
+#pragma GCC unroll 2
+        for (int term = 0; term < kTermsOf<E>; ++term) {
+          const T* at = from + term * step + r * row + k;
+          v[term] = i + term < count ? *reinterpret_cast<const Vec*>(at) : Vec{};
+        }
+        Operand<T, E>::put(to + r * length + k, v);
+      }
+    }
+  }
+}
+
 }  // namespace FASTGAN_ISA
 }  // namespace fastgan
