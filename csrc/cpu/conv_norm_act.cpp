@@ -15,8 +15,8 @@ namespace {
 // Elements of the loaded input rows, and of what a stretch reads of them and its tile of results: these have to stay in
 // the second-level cache while the weight streams through it.
 constexpr int64_t kBand = 262144, kCache = 40960;
-// Channels and columns up to which a scatter adds up overlapping products.
-constexpr int64_t kFewChannels = 8, kFewColumns = 128;
+// Columns up to which a scatter to few channels adds up overlapping products.
+constexpr int64_t kFewColumns = 128;
 // Rows of the product that make reading the weight worth while, and tasks that keep many threads busy.
 constexpr int64_t kLeastRows = 60, kMostRows = 264, kTasks = 32;
 // Tiles of minimal filtering that are multiplied together: all points of them have to stay in the second-level cache.
@@ -32,14 +32,13 @@ class Forward {
         h_(axis(0, weight, sizes)),
         w_(axis(1, weight, sizes)),
         overlaps_(sizes.transposed && overlaps(source.image, weight)),
-        filter_(overlaps_
-                    ? MinimalFilter<T, E>()
-                    : minimal_filter(products<T, E>(), h_, w_, std::min(weight.size(0), weight.size(1)), out_.samples)),
+        filter_(overlaps_ ? MinimalFilter<T, E>()
+                          : minimal_filter(tile_, h_, w_, std::min(weight.size(0), weight.size(1)), out_.samples)),
         width_(overlaps_ ? source.image.width : loaded(w_, w_.positions())),
-        weights_(overlaps_ ? PackedWeights<T>(weight, scale, gemm_.columns)
-                 : filter_ ? PackedWeights<T>()
-                           : PackedWeights<T>(weight, scale, h_, w_, sizes.transposed, width_, gemm_.columns)),
-        product_(filter_ ? PointProduct<T, E>(products<T, E>(), filter_, h_, w_, weight, scale, sizes.transposed)
+        weights_(overlaps_ ? PackedWeights<T, E>(weight, scale, tile_)
+                 : filter_ ? PackedWeights<T, E>()
+                           : PackedWeights<T, E>(weight, scale, h_, w_, sizes.transposed, width_, tile_)),
+        product_(filter_ ? PointProduct<T, E>(tile_, filter_, h_, w_, weight, scale, sizes.transposed)
                          : PointProduct<T, E>()),
         overlap_(source.image, out_, weight, sizes),
         channels_(out_.channels),
@@ -121,30 +120,41 @@ class Forward {
       const int64_t rows = filter_ ? kTilesTogether / 2 : kLeastRows;
       const int64_t least = (rows + high_ * across - 1) / (high_ * across);
       if (!overlaps_) together_ = std::min(together_, std::max(wanted, least));
+      if (filter_) together_ = even(samples, together_);
     }
     groups_ = (samples + together_ - 1) / together_;
     high_ *= side();
+  }
+
+  // At most so many samples together that there are an even number of groups of nearly the same size: few and long
+  // tasks are to end at the same time.
+  static int64_t even(int64_t samples, int64_t together) {
+    int64_t groups = (samples + together - 1) / together;
+    if (groups > 1) groups += groups % 2;
+    return (samples + groups - 1) / groups;
   }
 
   void task(int64_t t, Moments* moments) const {
     const int64_t n0 = t / bands_ * together_, n1 = std::min(n0 + together_, out_.samples);
     const int64_t m0 = t % bands_ * high_, m1 = std::min(m0 + high_, h_.positions());
     const int64_t rows = loaded(h_, m1 - m0), c = source_.image.channels;
-    Block b{n0, n1, m0, 0, m0 * h_.step + h_.origin, rows};
+    Block b{n0, n1, m0, 0, m0 * h_.step + h_.origin, rows, nullptr, nullptr};
     if (overlaps_) {
       // no zeros around: what lies outside adds nothing
       b.rows = std::max<int64_t>(0, std::min(b.top + rows, source_.image.height) - std::max<int64_t>(b.top, 0));
       b.top = std::max<int64_t>(b.top, 0);
     }
     T* band = scratch<T, 0>((n1 - n0) * b.rows * width_ * c);
+    b.band = band;
     source_.load(gemm_, n0, n1, b.top, b.rows, 1, overlaps_ ? 0 : w_.origin, width_, band);
-    if (overlaps_) return add_up(b, m1, band, moments == nullptr ? nullptr : moments + t * phases() * channels_);
+    if (!filter_) b.terms = terms((n1 - n0) * b.rows * width_ * c, band);
+    if (overlaps_) return add_up(b, m1, moments == nullptr ? nullptr : moments + t * phases() * channels_);
     size_t p = 0;
     for (const Phase& ph : h_.phases) {
       for (const Phase& pw : w_.phases) {
         b.high = std::min(m1, ph.count) - m0;
         Moments* into = moments == nullptr ? nullptr : moments + (t * phases() + p) * channels_;
-        if (b.high > 0) phase(p, ph, pw, b, band, into);
+        if (b.high > 0) phase(p, ph, pw, b, into);
         ++p;
       }
     }
@@ -153,11 +163,24 @@ class Forward {
   struct Block {
     int64_t n0, n1, m0, high;  // samples, positions along the height
     int64_t top, rows;         // rows loaded of each sample
+    const T* band;             // what is loaded, and the same as terms of the product
+    const Term<E>* terms;
   };
 
-  void phase(size_t p, const Phase& ph, const Phase& pw, const Block& b, const T* band, Moments* moments) const {
+  // What is multiplied, of n loaded values.
+  const Term<E>* terms(int64_t n, const T* band) const {
+    if constexpr (std::is_same_v<T, E>) {
+      return band;
+    } else {
+      Term<E>* to = scratch<Term<E>, 14>(n);
+      gemm_.store(Storage::bfloat16, band, 1, to, {n, 1, 1, 1});
+      return to;
+    }
+  }
+
+  void phase(size_t p, const Phase& ph, const Phase& pw, const Block& b, Moments* moments) const {
     const int64_t count = (b.n1 - b.n0) * b.high * pw.count;
-    T* result = filter_ ? convolve_tiles(p, pw, b, band, count) : convolve(weights_.phases[p], pw, b, band, count);
+    T* result = filter_ ? convolve_tiles(p, pw, b, count) : convolve(weights_.phases[p], pw, b, count);
     put(b, {ph.first + b.m0 * h_.out_step, h_.out_step, b.high}, {pw.first, w_.out_step, pw.count}, result, moments);
   }
 
@@ -174,34 +197,31 @@ class Forward {
     if (moments != nullptr) statistics(result, count, moments);
   }
 
-  void multiply(const PhaseWeights& weights, const T** begin, int64_t rows, T* result) const {
+  void multiply(const PhaseWeights& weights, const Term<E>** begin, int64_t rows, T* result) const {
     if (weights.depth == 0) std::fill_n(result, rows * product_columns_, T(0));
     bool first = true;
     weights.each_sum([&](const Stretch* s, int64_t count) {
       for (int64_t j = 0; j < weights_.panels(); ++j) {
-        const T* panel = weights_.panel(weights, j) + s->begin * gemm_.columns;
-        T* to = result + j * gemm_.columns;
-        for (int64_t r = 0; r < rows; r += kTileRows) {
-          gemm_.rows(s, count, begin + r, panel, to + r * product_columns_, product_columns_, first);
-        }
+        const E* panel = weights_.panel(weights, j) + s->begin * gemm_.columns;
+        tile_.multiply(s, count, begin, rows, panel, result + j * gemm_.columns, product_columns_, first);
       }
       first = false;
     });
   }
 
   // The loaded pixels times all taps.
-  T* multiply_all(int64_t pixels, const T* band) const {
-    const T** begin = scratch<const T*, 1>(whole_tiles(pixels));
-    for (int64_t i = 0; i < whole_tiles(pixels); ++i)
-      begin[i] = band + std::min(i, pixels - 1) * source_.image.channels;
-    T* result = scratch<T, 6>(whole_tiles(pixels) * product_columns_);
-    multiply(weights_.phases[0], begin, whole_tiles(pixels), result);
+  T* multiply_all(int64_t pixels, const Term<E>* terms) const {
+    const Term<E>** begin = scratch<const Term<E>*, 1>(whole_pairs(pixels));
+    for (int64_t i = 0; i < whole_pairs(pixels); ++i)
+      begin[i] = terms + std::min(i, pixels - 1) * source_.image.channels;
+    T* result = scratch<T, 6>(whole_pairs(pixels) * product_columns_);
+    multiply(weights_.phases[0], begin, whole_pairs(pixels), result);
     return result;
   }
 
   // Whole rows of the result of positions up to m1.
-  void add_up(const Block& b, int64_t m1, const T* band, Moments* moments) const {
-    const T* products = multiply_all((b.n1 - b.n0) * b.rows * width_, band);
+  void add_up(const Block& b, int64_t m1, Moments* moments) const {
+    const T* products = multiply_all((b.n1 - b.n0) * b.rows * width_, b.terms);
     const Places h{b.m0 * h_.out_step, 1, std::min(m1 * h_.out_step, out_.height) - b.m0 * h_.out_step};
     T* result = scratch<T, 2>((b.n1 - b.n0) * h.count * out_.width * channels_);
     for (int64_t n = 0; n < b.n1 - b.n0; ++n, products += b.rows * width_ * product_columns_) {
@@ -213,25 +233,25 @@ class Forward {
     put(b, h, {0, 1, out_.width}, result, moments);
   }
 
-  T* convolve(const PhaseWeights& weights, const Phase& pw, const Block& b, const T* band, int64_t count) const {
+  T* convolve(const PhaseWeights& weights, const Phase& pw, const Block& b, int64_t count) const {
     const int64_t c = source_.image.channels;
-    const T** begin = scratch<const T*, 1>(whole_tiles(count));
+    const Term<E>** begin = scratch<const Term<E>*, 1>(whole_pairs(count));
     int64_t i = 0;
     for (int64_t n = 0; n < b.n1 - b.n0; ++n) {
       for (int64_t m = 0; m < b.high; ++m) {
-        const T* row = band + (n * b.rows + m * h_.step) * width_ * c;
+        const Term<E>* row = b.terms + (n * b.rows + m * h_.step) * width_ * c;
         for (int64_t w = 0; w < pw.count; ++w) begin[i++] = row + w * w_.step * c;
       }
     }
-    for (; i < whole_tiles(count); ++i) begin[i] = begin[count - 1];
-    T* result = scratch<T, 2>(whole_tiles(count) * columns_);
-    multiply(weights, begin, whole_tiles(count), result);
+    for (; i < whole_pairs(count); ++i) begin[i] = begin[count - 1];
+    T* result = scratch<T, 2>(whole_pairs(count) * columns_);
+    multiply(weights, begin, whole_pairs(count), result);
     return result;
   }
 
-  T* convolve_tiles(size_t p, const Phase& pw, const Block& b, const T* band, int64_t count) const {
+  T* convolve_tiles(size_t p, const Phase& pw, const Block& b, int64_t count) const {
     T* result = scratch<T, 2>(count * columns_);
-    product_(int64_t(p), {band, b.n1 - b.n0, b.rows, width_, b.high, pw.count}, result);
+    product_(int64_t(p), {b.band, b.n1 - b.n0, b.rows, width_, b.high, pw.count}, result);
     return result;
   }
 
@@ -268,13 +288,14 @@ class Forward {
   }
 
   const Gemm<T> gemm_ = gemm<T>();
+  const Products<T, E> tile_ = products<T, E>();
   const Source<T>& source_;
   Image out_;
   Axis h_, w_;
   bool overlaps_;
   MinimalFilter<T, E> filter_;
   int64_t width_;
-  PackedWeights<T> weights_;
+  PackedWeights<T, E> weights_;
   PointProduct<T, E> product_;
   Overlap<T> overlap_;
   // of a tile of results and of the product
@@ -305,17 +326,23 @@ void conv_norm_act_load_cpu(const Tensor& x, const Norm& norm, const Mask& mask,
 bool conv_norm_act_in_pairs_cpu(std::array<int64_t, 4> x, std::array<int64_t, 4> weight, std::array<int64_t, 2> out,
                                 const ConvSizes& sizes) {
   const Sizes s(sizes);
-  if (!multiplies<Pair>() || weight[0] % kTermsOf<Pair> != 0 || weight[1] % kTermsOf<Pair> != 0) return false;
+  const int64_t channels = std::min(weight[0], weight[1]);
+  // also those of the gradients
+  Sizes gather = s, scatter = s;
+  gather.transposed = false, scatter.transposed = true;
+  const bool pairs = sums_of_pairs(weight[1], weight[3], gather) && sums_of_pairs(weight[0], weight[3], scatter);
+  if (!pairs || !multiplies<Pair>()) return false;
+  if (channels <= kFewChannels) return true;
   auto axis = [&](size_t d) {
     return make_axis(x[2 + d], out[d], weight[2 + d], s.stride[d], s.padding[d], s.dilation[d], s.transposed);
   };
-  return bool(minimal_filter(products<float, Pair>(), axis(0), axis(1), std::min(weight[0], weight[1]), x[0]));
+  return bool(minimal_filter(products<float, Pair>(), axis(0), axis(1), channels, x[0]));
 }
 
 void conv_norm_act_fwd_cpu(const Tensor& x, const Norm& norm, const Mask& mask, const Tensor& weight,
                            const Vector& bias, const Vector& scale, Tensor y, Tensor mean_y, Tensor var_y,
                            const ConvSizes& sizes, int64_t activation, double negative_slope) {
-  with_operands(x, x.size(1), [&](auto zero, auto operand) {
+  with_operands(x, sums_of_pairs(x.size(1), weight.size(3), Sizes(sizes)), [&](auto zero, auto operand) {
     using T = decltype(zero);
     const Source<T> source = make_source<T>(x, norm, mask);
     in_large_pages(y.mutable_data_ptr(), y.nbytes());

@@ -5,6 +5,9 @@
 
 namespace fastgan {
 
+// Channels up to which a convolution is thin.
+constexpr int64_t kFewChannels = 8;
+
 struct Sizes {
   std::array<int64_t, 2> stride, padding, dilation;
   bool transposed;
@@ -12,10 +15,18 @@ struct Sizes {
       : stride(std::get<0>(s)), padding(std::get<1>(s)), dilation(std::get<2>(s)), transposed(std::get<3>(s)) {}
 };
 
-// Runs f with the accumulation type of x and the operands of minimal filtering, for sums of so many terms.
+// Whether the sums of a convolution of so many input channels fall into pairs of neighbours: channels, or channels and
+// taps of a thin one.
+inline bool sums_of_pairs(int64_t channels, int64_t kernel_width, const Sizes& sizes) {
+  const bool neighbours = !sizes.transposed && sizes.dilation[1] == 1 && channels <= kFewChannels;
+  return (neighbours ? channels * kernel_width : channels) % kTermsOf<Pair> == 0;
+}
+
+// Runs f with the accumulation type of x and the operands of its products, pairs where the processor has an instruction
+// for them.
 template <typename F>
-void with_operands(const Tensor& x, int64_t terms, F f) {
-  if (x.scalar_type() == at::kBFloat16 && terms % kTermsOf<Pair> == 0 && multiplies<Pair>()) {
+void with_operands(const Tensor& x, bool pairs, F f) {
+  if (pairs && x.scalar_type() == at::kBFloat16 && multiplies<Pair>()) {
     f(float(), Pair());
   } else {
     with_accumulation_type(x, [&](auto zero) { f(zero, zero); });

@@ -184,8 +184,8 @@ void weight_gradient(const Source<T>& big, const Source<T>& small, const Sizes& 
 
 void conv_norm_act_dw_cpu(const Tensor& x, const Norm& norm, const Tensor& dy, const Mask& mask, Tensor dw,
                           const ConvSizes& sizes) {
-  // sums are over pixels, of which minimal filtering adds zeros where one is missing
-  with_operands(dw, 0, [&](auto zero, auto operand) {
+  // sums are over pixels: where one is missing for a pair there is a zero
+  with_operands(dw, true, [&](auto zero, auto operand) {
     using T = decltype(zero);
     const Source<T> source = make_source<T>(x, norm, {}), gradient = make_source<T>(dy, {}, mask);
     const Sizes s(sizes);

@@ -28,7 +28,9 @@ class PointGradient {
     columns_ = kPoints * filter.runs() * row_;
     line_ = (across_ + kTermsOf<E> - 1) / kTermsOf<E>;
     width_ = (2 * across_ - 1) * w.step + w.extent;
-    splits_ = std::clamp<int64_t>((kTasks + kPoints * parts_ - 1) / (kPoints * parts_), 1, blocks_);
+    splits_ = (kTasks + kPoints * parts_ - 1) / (kPoints * parts_);
+    // an even number of tasks
+    splits_ = std::clamp<int64_t>(splits_ + parts_ * splits_ % 2, 1, blocks_);
   }
 
   // Writes dw (C_small, C_big, kH, kW) of any strides.

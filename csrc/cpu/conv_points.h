@@ -103,7 +103,7 @@ class PointProduct {
   // result [sample][high][wide][columns of all panels]
   void operator()(int64_t phase, const Band& b, T* result) const {
     const int64_t points = filter_.points * filter_.points, tiles = tiles_in(b);
-    const int64_t rows = whole_tiles(tiles), apart = rows * columns_ + kApart;
+    const int64_t rows = whole_pairs(tiles), apart = rows * columns_ + kApart;
     T* products = scratch<T, 11>(points * apart);
     for (int64_t j = 0; j < weights_.panels(); j += Weights::kPanels) {
       int64_t run = 0;
@@ -158,17 +158,18 @@ class PointProduct {
   void multiply(int64_t phase, int64_t run, int64_t i, int64_t j, const E* input, int64_t tiles, T* products,
                 int64_t apart) const {
     const int64_t n = depth(i), last = std::min(j + Weights::kPanels, weights_.panels());
-    const int64_t rows = whole_tiles(tiles);
-    const E** begin = scratch<const E*, 1>(rows);
+    const int64_t rows = whole_pairs(tiles);
+    const Term<E>** begin = scratch<const Term<E>*, 1>(rows);
     const Stretch all{0, 0, n};
     for (int64_t f = 0; f < filter_.points * filter_.points; ++f) {
-      for (int64_t r = 0; r < rows; ++r) begin[r] = input + f * (rows * n + kApart) + std::min(r, tiles - 1) * n;
+      for (int64_t r = 0; r < rows; ++r) {
+        const E* row = input + f * (rows * n + kApart) + std::min(r, tiles - 1) * n;
+        begin[r] = reinterpret_cast<const Term<E>*>(row);
+      }
       for (int64_t panel = j; panel < last; ++panel) {
         const E* weights = weights_.panel(phase, run, i, f, panel);
         T* to = products + f * apart + panel * tile_.columns;
-        for (int64_t r = 0; r < rows; r += kTileRows) {
-          tile_.rows(&all, 1, begin + r, weights, to + r * columns_, columns_, run + i == 0);
-        }
+        tile_.multiply(&all, 1, begin, rows, weights, to, columns_, run + i == 0);
       }
     }
   }

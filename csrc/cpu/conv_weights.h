@@ -10,7 +10,7 @@ namespace fastgan {
 // Terms that are summed at a time: a panel of the weight of this depth stays in the first-level cache.
 constexpr int64_t kDepth = 320;
 
-// The sum of one phase: [panel][depth][columns of a tile] from `base`.
+// The sum of one phase, of `depth` terms: [panel][depth][columns of a tile] from `base`.
 struct PhaseWeights {
   int64_t base, depth;
   // over taps and channels, in the loaded rows
@@ -41,7 +41,7 @@ class WeightBlocks {
         in_(weight.size(scatter ? 0 : 1)),
         out_(weight.size(scatter ? 1 : 0)),
         taps_(weight.size(2) * weight.size(3)),
-        dense_(weight.to(c10::CppTypeToScalarType<T>::value)) {
+        dense_(weight) {
     const bool last = dense_.is_contiguous(at::MemoryFormat::ChannelsLast);
     if (!last) dense_ = dense_.contiguous();
     const int64_t big = weight.size(1), small_stride = big * taps_, big_stride = last ? 1 : taps_;
@@ -56,51 +56,60 @@ class WeightBlocks {
 
   // Channels from c0 of panel j: [channel][tap][columns], zeros in columns that are not there; returns how many.
   int64_t read(int64_t j, int64_t c0, T* block) const {
+    return dense_.scalar_type() == at::kBFloat16 ? read_as<at::BFloat16>(j, c0, block)
+           : dense_.scalar_type() == at::kHalf   ? read_as<at::Half>(j, c0, block)
+                                                 : read_as<T>(j, c0, block);
+  }
+
+ private:
+  template <typename S>
+  int64_t read_as(int64_t j, int64_t c0, T* block) const {
     const int64_t channels = std::min(kChannels, in_ - c0), valid = std::min(columns_, out_ - j * columns_);
-    const T* from = dense_.template const_data_ptr<T>() + j * columns_ * out_stride_ + c0 * in_stride_;
+    const S* from = dense_.template const_data_ptr<S>() + j * columns_ * out_stride_ + c0 * in_stride_;
     if (valid < columns_) std::fill_n(block, channels * taps_ * columns_, T(0));
     // what lies side by side is read side by side
     if (out_stride_ == 1) {
       for (int64_t c = 0; c < channels; ++c) {
         for (int64_t t = 0; t < taps_; ++t, block += columns_) {
-          std::copy_n(from + c * in_stride_ + t * tap_stride_, valid, block);
+          const S* line = from + c * in_stride_ + t * tap_stride_;
+          for (int64_t n = 0; n < valid; ++n) block[n] = T(line[n]);
         }
       }
     } else if (tap_stride_ == 1) {
       for (int64_t n = 0; n < valid; ++n) {
         for (int64_t c = 0; c < channels; ++c) {
-          const T* taps = from + n * out_stride_ + c * in_stride_;
-          for (int64_t t = 0; t < taps_; ++t) block[(c * taps_ + t) * columns_ + n] = taps[t];
+          const S* taps = from + n * out_stride_ + c * in_stride_;
+          for (int64_t t = 0; t < taps_; ++t) block[(c * taps_ + t) * columns_ + n] = T(taps[t]);
         }
       }
     } else {
       for (int64_t n = 0; n < valid; ++n) {
         for (int64_t t = 0; t < taps_; ++t) {
-          const T* neighbours = from + n * out_stride_ + t * tap_stride_;
-          for (int64_t c = 0; c < channels; ++c) block[(c * taps_ + t) * columns_ + n] = neighbours[c];
+          const S* neighbours = from + n * out_stride_ + t * tap_stride_;
+          for (int64_t c = 0; c < channels; ++c) block[(c * taps_ + t) * columns_ + n] = T(neighbours[c]);
         }
       }
     }
     return channels;
   }
 
- private:
   int64_t columns_, in_, out_, taps_, tap_stride_, in_stride_, out_stride_;
   at::Tensor dense_;
 };
 
-template <typename T>
+// Where operands have several terms, every stretch has a multiple of them.
+template <typename T, typename E>
 class PackedWeights {
  public:
   PackedWeights() = default;
   // weight (C_small, C_big, kH, kW), dense; the input has the big channels in a gather, the small ones in a scatter.
   // `width` is that of the loaded rows in pixels.
   PackedWeights(const at::Tensor& weight, T scale, const Axis& h, const Axis& w, bool scatter, int64_t width,
-                int64_t columns)
-      : columns_(columns),
+                const Products<T, E>& tile)
+      : columns_(tile.columns),
         in_(weight.size(scatter ? 0 : 1)),
         out_(weight.size(scatter ? 1 : 0)),
-        panels_((out_ + columns - 1) / columns) {
+        panels_((out_ + columns_ - 1) / columns_) {
     int64_t size = 0;
     for (const Phase& ph : h.phases) {
       for (const Phase& pw : w.phases) {
@@ -110,18 +119,22 @@ class PackedWeights {
     }
     memory_ = scratch<T, 7>(size);
     fill(weight, scale, h, w, scatter);
+    make_operands(tile, size);
   }
 
   // weight (C_small, C_big, kH, kW) as one matrix: for each small channel a column for each (kh, kw, big channel).
-  PackedWeights(const at::Tensor& weight, T scale, int64_t columns)
-      : columns_(columns), in_(weight.size(0)), out_(weight[0].numel()), panels_((out_ + columns - 1) / columns) {
+  PackedWeights(const at::Tensor& weight, T scale, const Products<T, E>& tile)
+      : columns_(tile.columns),
+        in_(weight.size(0)),
+        out_(weight[0].numel()),
+        panels_((out_ + columns_ - 1) / columns_) {
     phases.push_back({0, in_, {}});
     split({0, 0, in_}, phases[0].stretches);
-    memory_ = scratch<T, 7>(in_ * panels_ * columns);
+    memory_ = scratch<T, 7>(in_ * panels_ * columns_);
     const at::Tensor dense = weight.to(c10::CppTypeToScalarType<T>::value).contiguous();
     const T* from = dense.const_data_ptr<T>();
     const int64_t big = weight.size(1), taps = weight.size(2) * weight.size(3);
-    at::parallel_for(0, panels_, std::max<int64_t>(1, 65536 / std::max<int64_t>(1, in_ * columns)),
+    at::parallel_for(0, panels_, std::max<int64_t>(1, 65536 / std::max<int64_t>(1, in_ * columns_)),
                      [&](int64_t first, int64_t last) {
                        for (int64_t j = first; j < last; ++j) {
                          for (int64_t c = 0; c < in_; ++c) {
@@ -133,21 +146,37 @@ class PackedWeights {
                          }
                        }
                      });
+    make_operands(tile, in_ * panels_ * columns_);
   }
 
-  const T* panel(const PhaseWeights& phase, int64_t j) const {
-    return memory_ + phase.base + j * phase.depth * columns_;
+  const E* panel(const PhaseWeights& phase, int64_t j) const {
+    return operands_ + (phase.base + j * phase.depth * columns_) / kTermsOf<E>;
   }
   int64_t panels() const { return panels_; }
 
   std::vector<PhaseWeights> phases;
 
  private:
+  // `whole` by its terms.
   static void split(Stretch whole, std::vector<Stretch>& into) {
-    const int64_t parts = (whole.length + kDepth - 1) / kDepth;
+    const int64_t length = whole.length / kTermsOf<E>, parts = (length + kDepth - 1) / kDepth;
     for (int64_t part = 0; part < parts; ++part) {
-      const int64_t from = whole.length * part / parts, to = whole.length * (part + 1) / parts;
-      into.push_back({whole.offset + from, whole.begin + from, to - from});
+      const int64_t from = length * part / parts, to = length * (part + 1) / parts;
+      into.push_back({whole.offset + from * kTermsOf<E>, whole.begin / kTermsOf<E> + from, to - from});
+    }
+  }
+
+  void make_operands(const Products<T, E>& tile, int64_t size) {
+    if constexpr (std::is_same_v<T, E>) {
+      operands_ = memory_;
+    } else {
+      operands_ = scratch<E, 13>(size / kTermsOf<E>);
+      const int64_t terms = size / columns_, grain = kDepth * kTermsOf<E>;
+      at::parallel_for(0, (terms + grain - 1) / grain, 4, [&](int64_t first, int64_t last) {
+        const int64_t from = first * grain, to = std::min(last * grain, terms);
+        E* operands = operands_ + from / kTermsOf<E> * columns_;
+        tile.unfold(to - from, memory_ + from * columns_, columns_, 1, 0, columns_, operands, columns_);
+      });
     }
   }
 
@@ -201,6 +230,7 @@ class PackedWeights {
   int64_t columns_ = 0, in_ = 0, out_ = 0, panels_ = 0;
   // lives as long as nobody packs another weight in this thread
   T* memory_ = nullptr;
+  E* operands_ = nullptr;
 };
 
 }  // namespace fastgan

@@ -14,13 +14,16 @@ constexpr int64_t kTileRows = 6;
 
 // The rows of as many tiles as `rows` need.
 inline int64_t whole_tiles(int64_t rows) { return (rows + kTileRows - 1) / kTileRows * kTileRows; }
+// The same where the last tile may be smaller.
+inline int64_t whole_pairs(int64_t rows) { return (rows + 1) / 2 * 2; }
 
 // Where `width` pixels of `channels` values lie in a tensor: strides in elements.
 struct Pixels {
   int64_t width, channels, pixel_stride, channel_stride;
 };
 
-// A part of a sum that is contiguous in the rows of one operand: where it begins in them, and in the sum.
+// A part of a sum that is contiguous in the rows of one factor: the term where it begins in them, the operand where it
+// begins in the sum, and its operands.
 struct Stretch {
   int64_t offset, begin, length;
 };
@@ -33,6 +36,8 @@ struct alignas(4) Pair {
 // Terms of a sum in one operand of a product.
 template <typename E>
 constexpr int64_t kTermsOf = std::is_same_v<E, Pair> ? 2 : 1;
+template <typename E>
+using Term = std::conditional_t<std::is_same_v<E, Pair>, uint16_t, E>;
 
 // Products of operands E, with sums in T.
 template <typename T, typename E = T>
@@ -40,10 +45,10 @@ struct Products {
   // Columns of a tile: two vectors.
   int64_t columns;
   // c[r][n] = (first ? 0 : c[r][n]) + sum_k a[r][offset + k] b[k][n] over all stretches, with b [k][columns] from the
-  // first stretch on, and rows of c `stride` apart.
-  void (*rows)(const Stretch* stretches, int64_t count, const E* const* a, const E* b, T* c, int64_t stride,
-               bool first);
-  // The same with a [k][kTileRows], and rows of b `apart`.
+  // first stretch on, and rows of c `stride` apart; for tiles of 2, 4 and 6 rows.
+  void (*rows[kTileRows / 2])(const Stretch* stretches, int64_t count, const Term<E>* const* a, const E* b, T* c,
+                              int64_t stride, bool first);
+  // The same for all rows of a tile with a [k][kTileRows], and rows of b `apart`.
   void (*packed)(int64_t k, const E* a, const E* b, int64_t apart, T* c, int64_t stride, bool first);
   // The next three make operands of values at `count` places `step` apart, of one place or of two, of which the last
   // may have zeros; up to kSlack more are read and written. Sums of neighbours, as many as a tile has columns or rows:
@@ -54,6 +59,15 @@ struct Products {
                  int64_t stride);
   // For kernels of 2 and of 3 taps.
   Winograd<T, E> winograd[2];
+
+  // The product of an even number of rows.
+  void multiply(const Stretch* stretches, int64_t count, const Term<E>* const* a, int64_t height, const E* b, T* c,
+                int64_t stride, bool first) const {
+    for (int64_t r = 0; r < height; r += kTileRows) {
+      const int64_t left = height - r;
+      rows[(left < kTileRows ? left : kTileRows) / 2 - 1](stretches, count, a + r, b, c + r * stride, stride, first);
+    }
+  }
 };
 
 template <typename T>

@@ -13,6 +13,8 @@ struct Operand<T, T> {
 
   static inline __attribute__((always_inline)) Vec read(const T* from) { return *reinterpret_cast<const Vec*>(from); }
   static inline __attribute__((always_inline)) Vec add(Vec acc, T a, Vec b) { return acc + a * b; }
+  // Operand i of a row of terms.
+  static inline __attribute__((always_inline)) T at(const T* row, int64_t i) { return row[i]; }
   // Term i of a row and those after it, as many as v has.
   template <typename V>
   static inline __attribute__((always_inline)) void put_terms(T* row, int64_t i, const V& v) {

@@ -13,6 +13,11 @@ struct Operand<float, Pair> {
     const __m512i both = _mm512_set1_epi32(__builtin_bit_cast(int32_t, a));
     return (Vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)both, b);
   }
+  static inline __attribute__((always_inline)) Pair at(const uint16_t* row, int64_t i) {
+    Pair pair;
+    __builtin_memcpy(&pair, row + 2 * i, sizeof(pair));
+    return pair;
+  }
   template <typename V>
   static inline __attribute__((always_inline)) void put_terms(Pair* row, int64_t i, const V& v) {
     char* to = reinterpret_cast<char*>(row) + i * int64_t(sizeof(uint16_t));

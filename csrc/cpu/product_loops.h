@@ -4,17 +4,17 @@
 namespace fastgan {
 namespace FASTGAN_ISA {
 
-template <typename T, typename E>
+template <typename T, typename E, int Rows = kTileRows>
 struct Tile {
   static constexpr int kLanesOfVector = FASTGAN_VECTOR_BYTES / sizeof(T), kColumns = 2 * kLanesOfVector;
   using Of = Operand<T, E>;
   using Vec = typename Of::Vec;
 
-  typedef Vec Sums[kTileRows][2];
+  typedef Vec Sums[Rows][2];
 
   static inline __attribute__((always_inline)) void clear(Sums& acc, T* c, int64_t stride) {
 #pragma GCC unroll 6
-    for (int r = 0; r < kTileRows; ++r) {
+    for (int r = 0; r < Rows; ++r) {
       acc[r][0] = acc[r][1] = Vec{};
       // needed at the end, and by then in the first-level cache
       __builtin_prefetch(c + r * stride, 1);
@@ -29,7 +29,7 @@ struct Tile {
     for (int64_t i = 0; i < k; ++i) {
       const auto b0 = Of::read(b + i * apart), b1 = Of::read(b + i * apart + kLanesOfVector);
 #pragma GCC unroll 6
-      for (int r = 0; r < kTileRows; ++r) {
+      for (int r = 0; r < Rows; ++r) {
         const E v = a(r, i);
         acc[r][0] = Of::add(acc[r][0], v, b0);
         acc[r][1] = Of::add(acc[r][1], v, b1);
@@ -39,7 +39,7 @@ struct Tile {
 
   static inline __attribute__((always_inline)) void put(const Sums& acc, T* c, int64_t stride, bool first) {
 #pragma GCC unroll 6
-    for (int r = 0; r < kTileRows; ++r) {
+    for (int r = 0; r < Rows; ++r) {
       Vec* to = reinterpret_cast<Vec*>(c + r * stride);
       Vec* next = reinterpret_cast<Vec*>(c + r * stride + kLanesOfVector);
       *to = first ? acc[r][0] : *to + acc[r][0];
@@ -47,16 +47,16 @@ struct Tile {
     }
   }
 
-  static void rows(const Stretch* stretches, int64_t count, const E* const* a, const E* b, T* c, int64_t stride,
+  static void rows(const Stretch* stretches, int64_t count, const Term<E>* const* a, const E* b, T* c, int64_t stride,
                    bool first) {
     Sums acc;
     clear(acc, c, stride);
     for (int64_t s = 0; s < count; ++s) {
       const int64_t k = stretches[s].length, offset = stretches[s].offset;
-      const E *a0 = a[0] + offset, *a1 = a[1] + offset, *a2 = a[2] + offset;
-      const E *a3 = a[3] + offset, *a4 = a[4] + offset, *a5 = a[5] + offset;
+      auto row = [=](int r) __attribute__((always_inline)) { return a[r < Rows ? r : 0] + offset; };
+      const Term<E>*a0 = row(0), *a1 = row(1), *a2 = row(2), *a3 = row(3), *a4 = row(4), *a5 = row(5);
       auto at = [=](int r, int64_t i) __attribute__((always_inline)) {
-        return r == 0 ? a0[i] : r == 1 ? a1[i] : r == 2 ? a2[i] : r == 3 ? a3[i] : r == 4 ? a4[i] : a5[i];
+        return Of::at(r == 0 ? a0 : r == 1 ? a1 : r == 2 ? a2 : r == 3 ? a3 : r == 4 ? a4 : a5, i);
       };
       add(acc, k, at, b);
       b += k * kColumns;
@@ -67,7 +67,7 @@ struct Tile {
   static void packed(int64_t k, const E* a, const E* b, int64_t apart, T* c, int64_t stride, bool first) {
     Sums acc;
     clear(acc, c, stride);
-    add(acc, k, [=](int r, int64_t i) __attribute__((always_inline)) { return a[i * kTileRows + r]; }, b, apart);
+    add(acc, k, [=](int r, int64_t i) __attribute__((always_inline)) { return a[i * Rows + r]; }, b, apart);
     put(acc, c, stride, first);
   }
 };
@@ -76,7 +76,7 @@ template <typename T, typename E>
 Products<T, E> products() {
   return {
       Tile<T, E>::kColumns,
-      Tile<T, E>::rows,
+      {Tile<T, E, 2>::rows, Tile<T, E, 4>::rows, Tile<T, E>::rows},
       Tile<T, E>::packed,
       Combine<T, E, Tile<T, E>::kColumns>::any,
       Combine<T, E, kTileRows>::any,

@@ -8,6 +8,7 @@ import fastgan
 import fastgan.nn.functional as FF
 from fastgan.backends import native
 from fastgan.backends.geometry import Attributes
+from fastgan.testing import assert_close_to_gold
 
 pytestmark = pytest.mark.skipif(bool(native.missing()), reason=native.missing() or "")
 
@@ -68,12 +69,40 @@ def test_derivatives_are_those_of_torch(transposed, sizes, batch, weight_format,
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_which_it_serves(shape, kernel, changes, serves, dtype):
-    from fastgan.backends.native import one_pixel
+@pytest.mark.parametrize("multiplies", [False, True])
+def test_which_it_serves(shape, kernel, changes, serves, dtype, multiplies, monkeypatch):
+    import fastgan.backends.native.conv_norm_act as native
 
     a = Attributes([1, 1], [0, 0], [1, 1], [0, 0], False, 1, False, 0.0, "identity", 0.0, "identity", 0.0, False, False)
     x = torch.zeros(shape, dtype=dtype)
-    assert one_pixel.serves(x, kernel, a._replace(**changes)) == (serves and dtype == torch.float32)
+    monkeypatch.setattr(native, "_multiplies", lambda dtype: multiplies and dtype == torch.bfloat16)
+    for autocast in (None, torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
+            chosen = native._around(x, None, (4, 4, *kernel), (None,) * 4, a._replace(**changes))
+        of_dtype = autocast in (None, dtype) and (multiplies or dtype == torch.float32)
+        assert (chosen is native._ONE_PIXEL) == (serves and of_dtype)
+
+
+@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no products of bfloat16")
+@pytest.mark.parametrize("transposed", [False, True])
+def test_bfloat16_is_as_exact_as_the_vendor(transposed):
+    torch.manual_seed(0)
+    x = torch.randn((9, 40, 1, 1) if transposed else (9, 40, 4, 4)).bfloat16()
+    weight = torch.randn((40, 33, 4, 4) if transposed else (33, 40, 4, 4)).bfloat16()
+    bias = torch.randn(33).bfloat16()
+    tensors = [t.requires_grad_() for t in (x, weight, bias)]
+    stock = F.conv_transpose2d if transposed else F.conv2d
+    fused = FF.conv_transpose_norm_act if transposed else FF.conv_norm_act
+    with fastgan.use_backend("native"):
+        got = fused(x, weight, bias, norm=False, activation="identity")
+        found = [got, *torch.autograd.grad(got, tensors, torch.ones_like(got))]
+    low = stock(x, weight, bias)
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    gold = stock(*exact)
+    lows = [low, *torch.autograd.grad(low, tensors, torch.ones_like(low))]
+    golds = [gold, *torch.autograd.grad(gold, exact, torch.ones_like(gold))]
+    for name, *of_one in zip(("y", "dx", "dw", "db"), found, golds, lows, strict=True):
+        assert_close_to_gold(*of_one, name=name)
 
 
 @pytest.mark.parametrize("transposed", [False, True])

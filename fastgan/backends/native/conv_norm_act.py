@@ -30,6 +30,8 @@ _VENDOR = vendor.Pointwise(bias_act, norm_act)
 _CUDA = vendor.Pointwise(bias_act, reference_norm_act)
 _MATMUL = vendor.Pointwise(bias_act, norm_act, matmul.convolution, matmul.weight_gradient)
 _ONE_PIXEL = vendor.Pointwise(bias_act, norm_act, one_pixel.convolution, one_pixel.weight_gradient)
+# what torch's products of matrices take as it is
+_EXACT = (torch.float32, torch.float64)
 # terms of a sum from which on torch's matrix products beat its convolutions in bfloat16, where the processor has units
 # for it: 4096 was measured to win by 2 to 5, 1024 to lose by 2 (design.md, section 7)
 _LONG = 2048
@@ -67,9 +69,10 @@ def _around(
         return None if x.numel() > 0 and thin.serves(weight[1], weight[2:], norm, a) else _CUDA
     if x.dim() != 4 or a.groups != 1 or x.numel() == 0 or (dy is not None and dy.numel() == 0):
         return _VENDOR
-    if one_pixel.serves(x, weight[2:], a):
+    multiplies = _multiplies(x.dtype)
+    if (multiplies or x.dtype in _EXACT) and one_pixel.serves(x, weight[2:], a):
         return _ONE_PIXEL
-    if not _multiplies(x.dtype) or _in_pairs(x, weight, a):
+    if not multiplies or _in_pairs(x, weight, a):
         return None
     long = x.shape[1] * math.prod(weight[2:]) >= _LONG and set(a.dilation) == {1}
     return _MATMUL if long else _VENDOR

@@ -16,11 +16,13 @@ from fastgan.backends.layout import is_channels_last
 
 
 def serves(x: Tensor, kernel_size: Sequence[int], a: Attributes) -> bool:
-    """Return whether a convolution of x without groups, or its gradients, are one product, and at full precision."""
-    if x.dtype not in (torch.float32, torch.float64) or any(a.padding) or any(a.output_padding):
+    """Return whether a convolution of x without groups, or its gradients, are one product, and as exact as without."""
+    if any(a.padding) or any(a.output_padding):
         return False
     # both are about products of torch's, and not about convolutions
-    if torch.is_autocast_enabled("cpu") or torch.get_float32_matmul_precision() != "highest":
+    if torch.get_float32_matmul_precision() != "highest":
+        return False
+    if torch.is_autocast_enabled("cpu") and x.dtype != torch.get_autocast_dtype("cpu"):
         return False
     size = (1, 1) if a.transposed else tuple(kernel_size)
     return tuple(x.shape[2:]) == size and set(a.dilation) == {1}

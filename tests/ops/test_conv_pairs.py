@@ -1,0 +1,43 @@
+"""Convolutions of bfloat16 in C++ at any size: in pairs where the processor multiplies such, in float32 elsewhere."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from .common import check
+from .conv_cases import FORMATS
+from .conv_stem import STEM, ConvCase
+from .grid import NATIVE
+
+pytestmark = [
+    pytest.mark.skipif(not NATIVE, reason="native was not tested here"),
+    pytest.mark.parametrize("backend", ["native"], indirect=True),
+]
+
+# thin ends, and what neither they nor minimal filtering serve; odd channels, taps and pixels
+SIZES = (
+    ((3, 3, 13, 11), 40, (4, 4), (2, 2), (1, 1), (1, 1)),
+    ((3, 1, 13, 12), 33, (4, 4), (2, 2), (1, 1), (1, 1)),
+    ((2, 40, 9, 7), 3, (4, 4), (2, 2), (1, 1), (1, 1)),
+    ((2, 33, 9, 7), 2, (3, 3), (1, 1), (1, 1), (1, 1)),
+    ((2, 7, 9, 10), 6, (5, 3), (2, 1), (2, 0), (1, 1)),
+    ((2, 6, 9, 10), 5, (3, 4), (1, 1), (1, 2), (2, 2)),
+    ((2, 10, 6, 5), 12, (4, 4), (1, 1), (0, 0), (1, 1)),
+    ((1, 330, 5, 5), 4, (2, 2), (2, 2), (0, 0), (1, 1)),
+)
+CASES = [
+    ConvCase(*size, transposed=transposed, dtype=torch.bfloat16, lazy=lazy, layout=FORMATS[i % 2],
+             cotangents=FORMATS[(i + lazy) % 2], weight_layout=FORMATS[i % 3 // 2], activation="silu",
+             after="tanh" if lazy else "identity", bias=lazy)
+    for i, (size, transposed, lazy) in enumerate(product(SIZES, (False, True), (False, True)))
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_all_orders(backend, case, monkeypatch):
+    import fastgan.backends.native.conv_norm_act as native
+
+    monkeypatch.setattr(native, "_around", lambda *_: None)
+    for order in range(3):
+        check(STEM, case, "cpu", order)
