@@ -22,14 +22,23 @@ ROOT = Path(__file__).parents[1]
 
 
 def name(device: str) -> str:
-    """Return the name of the processor or GPU."""
+    """Return the name of the GPU, or of the processor with its instruction set: one name has several of these."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.machine()
+        processor = platform.machine()
+    return f"{processor}, {_instruction_set()}"
+
+
+def _instruction_set() -> str:
+    try:
+        from fastgan import _C
+    except ImportError:
+        return torch.backends.cpu.get_cpu_capability().lower()
+    return _C.instruction_set()
 
 
 def folder(device: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.results import RESULTS
 
-PATH = RESULTS / "amd-epyc-2-cores" / "pytest-benchmark" / "norm_act.json"
+PATH = RESULTS / "amd-epyc-avx2-2-cores" / "pytest-benchmark" / "norm_act.json"
 COMMAND = (
     f"pytest benchmarks/bench_norm_act.py --benchmark-only --benchmark-json {PATH.relative_to(RESULTS.parents[1])}"
 )

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,34 +83,40 @@ def suites() -> dict[str, str]:
 
 
 def summary() -> str:
-    """A Markdown table of what people ask for first: mean and worst of the long suites, each case of the others."""
-    lines = ["| what | dtype | best stock | best fastgan | ratio |", "| --- | --- | --- | --- | ---: |"]
+    """A Markdown table of what people ask for first, a column for each machine: the best stock provider's time or
+    bytes, the best of ours and how many times better it is; mean and worst of the long suites."""
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    machines: dict[str, None] = {}
     for _, result in sorted(committed(), key=lambda found: list(TITLES).index(found[1]["suite"])):
-        suite, found = result["suite"], table.best(result["rows"])
-        if not found:
-            continue
-        if suite in LONG:
-            lines += _means(result, found)
-            if suite == "layers":
-                plain = table.best([row for row in result["rows"] if row["provider"] in PLAIN])
-                lines += _means(result, plain, *PLAIN)
-            found = [each for each in found if suite == "memory" and each.case.endswith("step")]
-        for each in found:
-            batch = f", batch {each.batch}" if each.batch else ""
-            what = each.case + batch + SPOKEN.get(each.direction, f", {each.direction}")
-            sides = " | ".join(f"{row['provider']}, {_cell(row)} {_unit(row)}" for row in (each.stock, each.ours))
-            lines.append(f"| {what} | {result['dtype']} | {sides} | {each.ratio:.2f} |")
+        for what, cell in _summed_up(result):
+            machines[result["device"]] = None
+            cells.setdefault((what, result["dtype"]), {})[result["device"]] = cell
+    order = sorted(machines)
+    lines = [f"| what | dtype | {' | '.join(order)} |", f"| --- | --- |{' ---: |' * len(order)}"]
+    lines += [f"| {' | '.join(key)} | {' | '.join(of.get(each, '') for each in order)} |" for key, of in cells.items()]
     return "\n".join(lines)
 
 
-def _means(result: dict[str, Any], found: list[table.Best], stock: str = "", ours: str = "") -> list[str]:
-    lines = []
+def _summed_up(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the summary says of a file: what was measured, and how it came out."""
+    suite, found = result["suite"], table.best(result["rows"])
+    if suite in LONG:
+        yield from _means(result, found)
+        if suite == "layers":
+            plain = table.best([row for row in result["rows"] if row["provider"] in PLAIN])
+            yield from _means(result, plain, f"{PLAIN[0]} against {PLAIN[1]}, ")
+        found = [each for each in found if suite == "memory" and each.case.endswith("step")]
+    for each in found:
+        batch = f", batch {each.batch}" if each.batch else ""
+        what = each.case + batch + SPOKEN.get(each.direction, f", {each.direction}")
+        yield what, f"{_cell(each.stock)} to {_cell(each.ours)} {_unit(each.ours)}: {each.ratio:.2f}"
+
+
+def _means(result: dict[str, Any], found: list[table.Best], which: str = "") -> Iterator[tuple[str, str]]:
     for direction, batch in dict.fromkeys((each.direction, each.batch) for each in found):
         ratios = [each.ratio for each in found if (each.direction, each.batch) == (direction, batch)]
-        mean = f"{table.geometric_mean(ratios):.2f}; {min(ratios):.2f}"
-        what = f"{len(ratios)} {LONG[result['suite']]}{SPOKEN.get(direction, f', {direction}')}, batch {batch}"
-        lines.append(f"| {what}: mean; worst | {result['dtype']} | {stock} | {ours} | {mean} |")
-    return lines
+        what = f"{LONG[result['suite']]}, {which}{SPOKEN.get(direction, direction).removeprefix(', ')}, batch {batch}"
+        yield what, f"{len(ratios)} rows: {table.geometric_mean(ratios):.2f}; {min(ratios):.2f}"
 
 
 def lost() -> str:
