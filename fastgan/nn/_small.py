@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, float32, is_autocast_enabled, nn
+from torch import Tensor, bfloat16, float32, get_autocast_dtype, is_autocast_enabled, nn
 from torch.compiler import is_compiling
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import Parameter
@@ -34,23 +34,32 @@ _known: dict[tuple[int, torch.Size], list[int]] = {}
 _MOST_KNOWN = 1024
 # costs less to ask than whether that of one device is on
 _any_autocast = torch._C._is_any_autocast_enabled
+_has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def in_question(x: Tensor, norm: nn.Module | None = None) -> bool:
-    """Return whether torch's own layers may do what is small: on a CPU, in float32, eager, no backend by name."""
+    """Return whether torch's own layers may do what is small: on a CPU, eager, no backend by name, in float32, or in
+    bfloat16 on a processor that multiplies it.
+    """
     # no function is called that need not be: between other work each is in no cache, and takes four times as long
     return (
         (type(x) is Tensor or type(x) is Parameter)
         and x.is_cpu
-        and x.dtype is float32
+        and ((x.dtype is float32 and not _any_autocast()) or _multiplied(x.dtype))
         and backends._asked == "auto"
         # who records a critic runs another number of samples later
         and not _define._watchers
         and not is_compiling()
-        and (not _any_autocast() or not is_autocast_enabled("cpu"))
         # torch's refuses the CPU
         and (norm is None or not isinstance(norm, nn.SyncBatchNorm))
     )
+
+
+def _multiplied(dtype: torch.dtype) -> bool:
+    """Return whether torch multiplies tensors of this dtype on a CPU as it should, under autocast, too."""
+    if is_autocast_enabled("cpu") and dtype in (float32, bfloat16):
+        dtype = get_autocast_dtype("cpu")
+    return dtype is float32 or (dtype is bfloat16 and _has_bfloat16)
 
 
 def known_small(model: nn.Module, children: Sequence[nn.Module], x: Tensor) -> bool:
@@ -86,7 +95,8 @@ def little_work(x: Tensor, conv: _ConvNd, norm: nn.Module | None = None) -> bool
     # of a single pixel on that side the op makes one product with the weight as it lies
     if pixels == 1 if transposed else x.shape[2:] == kernel_size:
         return x.shape[0] * weight <= _PRODUCT
-    if weight >= _LARGE_WEIGHT:
+    # in bfloat16 the products of matrices that this would come to copy a weight with channels outermost
+    if weight >= _LARGE_WEIGHT and (x.stride(1) == 1 or not (x.dtype is bfloat16 or is_autocast_enabled("cpu"))):
         return False
     pixels = x.shape[0] * (pixels if transposed else pixels // (stride[0] * stride[1]))
     limits = _TRANSPOSED if transposed else _CONVOLUTIONS

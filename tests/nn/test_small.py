@@ -74,7 +74,28 @@ def test_limits(conv, size, most):
     assert fused_ops(model, images(most + 1, channels, size)) == 1
 
 
-def test_a_known_small_model_notices_what_is_different():
+@pytest.mark.parametrize("multiplies", [False, True])
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_small_bfloat16_runs_torchs_layers_where_the_processor_multiplies_it(dtype, autocast, multiplies, monkeypatch):
+    monkeypatch.setattr(_small, "_has_bfloat16", multiplies)
+    x = images(1, dtype=dtype)
+    with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
+        small = _small.few_values(x) and _small.little_work(x, nn.Conv2d(16, 16, 3, 1, 1))
+    calculated = autocast or dtype
+    assert small == (calculated == torch.float32 or (calculated == torch.bfloat16 and multiplies))
+
+
+def test_large_weights_of_few_pixels(monkeypatch):
+    monkeypatch.setattr(_small, "_has_bfloat16", True)
+    conv, x = nn.Conv2d(1024, 512, 4, 2, 1, device="meta"), images(1, 1024, 8)
+    last = x.to(memory_format=torch.channels_last)
+    assert not _small.little_work(x, conv) and not _small.little_work(last, conv)
+    assert _small.little_work(x.bfloat16(), conv) and not _small.little_work(last.bfloat16(), conv)
+
+
+def test_a_known_small_model_notices_what_is_different(monkeypatch):
+    monkeypatch.setattr(_small, "_has_bfloat16", False)
     model = converted(*down(), nn.Conv2d(32, 8, 3))
     assert fused_ops(model, images(1)) == fused_ops(model, images(1)) == 0
     assert fused_ops(model, images(64)) == 2
@@ -187,12 +208,6 @@ def test_asked_for_by_name_a_backend_does_all():
     model = converted(*down(), nn.Conv2d(32, 8, 3))
     with fastgan.use_backend("reference"):
         assert fused_ops(model, images(1)) == 2
-
-
-def test_autocast_goes_through_the_ops():
-    model = converted(*down()[:1])
-    with torch.autocast("cpu", torch.bfloat16):
-        assert fused_ops(model, images(1)) == 1
 
 
 def test_statistics_of_parts():
