@@ -19,6 +19,8 @@ constexpr int64_t kBand = 262144, kCache = 40960;
 constexpr int64_t kFewColumns = 128;
 // Rows of the product that make reading the weight worth while, and tasks that keep many threads busy.
 constexpr int64_t kLeastRows = 60, kMostRows = 264, kTasks = 32;
+// Values that are summed up in float32 for statistics.
+constexpr int64_t kSummed = 264;
 // Tiles of minimal filtering that are multiplied together: all points of them have to stay in the second-level cache.
 constexpr int64_t kTilesTogether = 48;
 
@@ -42,8 +44,8 @@ class Forward {
                          : PointProduct<T, E>()),
         overlap_(source.image, out_, weight, sizes),
         channels_(out_.channels),
-        columns_(overlaps_ ? channels_ : (channels_ + gemm_.columns - 1) / gemm_.columns * gemm_.columns),
-        product_columns_(filter_ ? columns_ : weights_.panels() * gemm_.columns) {
+        columns_(overlaps_ ? channels_ : (channels_ + tile_.columns - 1) / tile_.columns * tile_.columns),
+        product_columns_(filter_ ? columns_ : weights_.panels() * tile_.columns) {
     if (bias.has_value() || activation != Activation::identity) {
       finish_ = PixelLoop<T>(Pass::forward, activation, slope, columns_);
       std::vector<T> shift = to_vector<T>(bias, channels_, T(0)), zeros(columns_, T(0)), ones(columns_, T(1));
@@ -126,8 +128,8 @@ class Forward {
     high_ *= side();
   }
 
-  // At most so many samples together that there are an even number of groups of nearly the same size: few and long
-  // tasks are to end at the same time.
+  // At most so many samples together, in an even number of groups of nearly the same size where they divide so: few and
+  // long tasks are to end at the same time.
   static int64_t even(int64_t samples, int64_t together) {
     int64_t groups = (samples + together - 1) / together;
     if (groups > 1) groups += groups % 2;
@@ -202,8 +204,8 @@ class Forward {
     bool first = true;
     weights.each_sum([&](const Stretch* s, int64_t count) {
       for (int64_t j = 0; j < weights_.panels(); ++j) {
-        const E* panel = weights_.panel(weights, j) + s->begin * gemm_.columns;
-        tile_.multiply(s, count, begin, rows, panel, result + j * gemm_.columns, product_columns_, first);
+        const E* panel = weights_.panel(weights, j) + s->begin * tile_.columns;
+        tile_.multiply(s, count, begin, rows, panel, result + j * tile_.columns, product_columns_, first);
       }
       first = false;
     });
@@ -274,10 +276,10 @@ class Forward {
   void statistics(T* result, int64_t count, Moments* moments) const {
     gemm_.round(out_.storage, result, count * columns_);
     T *sum = scratch<T, 4>(3 * columns_), *mean = sum + columns_, *squares = mean + columns_;
-    for (int64_t done = 0; done < count; done += kMostRows) {
+    for (int64_t done = 0; done < count; done += kSummed) {
       std::fill_n(sum, 3 * columns_, T(0));
       Span<T> s{};
-      s.rows = std::min(kMostRows, count - done), s.width = s.stride = columns_;
+      s.rows = std::min(kSummed, count - done), s.width = s.stride = columns_;
       s.x = result + done * columns_, s.mean = sum, s.acc[0] = mean;
       loop<T>({Pass::sum, Activation::identity, Storage::exact, true, false})(s);
       for (int64_t c = 0; c < columns_; ++c) mean[c] /= T(s.rows);

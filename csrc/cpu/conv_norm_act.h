@@ -1,4 +1,4 @@
-// What the convolutions take beside tensors.
+// What the convolutions take beside tensors, and what they multiply.
 #pragma once
 #include "cpu/conv_source.h"
 #include "cpu/stems.h"

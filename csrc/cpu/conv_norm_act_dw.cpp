@@ -1,5 +1,6 @@
-// The weight's gradient on the CPU: for each row of the kernel a product of the small tensor's channels and the shifted
-// pixels of the big one, summed over blocks of pixels in a fixed order; or by minimal filtering, conv_point_gradient.h.
+// The weight's gradient on the CPU: for each row of the kernel, or for all of a thin one, a product of the small
+// tensor's channels and the shifted pixels of the big one, summed over blocks of pixels in a fixed order; or by minimal
+// filtering, conv_point_gradient.h.
 #include "cpu/conv_norm_act.h"
 #include "cpu/conv_point_gradient.h"
 #include "cpu/tasks.h"
@@ -30,9 +31,9 @@ class WeightGradient {
     stretches_ = sizes.dilation[1] == 1 ? 1 : kw;
     together_ = stretches_ == 1 && kw * big.image.channels < kColumns;
     length_ = (stretches_ == 1 ? kw : 1) * big.image.channels;
-    panels_ = (length_ * (together_ ? kh : 1) + gemm_.columns - 1) / gemm_.columns;
+    panels_ = (length_ * (together_ ? kh : 1) + tile_.columns - 1) / tile_.columns;
     rows_ = together_ ? 1 : kh;
-    columns_ = stretches_ * panels_ * gemm_.columns;
+    columns_ = stretches_ * panels_ * tile_.columns;
     width_ = (across - 1) * sizes.stride[1] + (kw - 1) * sizes.dilation[1] + 1;
     const int64_t pixels = small.image.samples * positions * across;
     splits_ = std::min((kTasks + rows_ * parts_ - 1) / (rows_ * parts_), std::max<int64_t>(1, pixels / kLeastPixels));
@@ -56,7 +57,7 @@ class WeightGradient {
         const int64_t c0 = t % parts_ * part_, c1 = std::min(c0 + part_, channels);
         for (int64_t c = c0; c < c1; ++c) {
           for (int64_t tap = 0; tap < (together_ ? kh_ : 1) * kw_; ++tap) {
-            const int64_t column = tap * (stretches_ == 1 ? big : panels_ * gemm_.columns);
+            const int64_t column = tap * (stretches_ == 1 ? big : panels_ * tile_.columns);
             // one tap for all big channels
             char* at = to.at(c, t / parts_ + tap / kw_, tap % kw_);
             gemm_.store(to.storage, whole + (c - c0) * columns_ + column, columns_, at, to.pixels(1));
@@ -90,20 +91,20 @@ class WeightGradient {
     const E* a = pack_small(b, c0, depth);
     const int64_t rows = together_ ? (b.high - 1) * sizes_.stride[0] + (kh_ - 1) * sizes_.dilation[0] + 1 : b.high;
     const int64_t values = (b.n1 - b.n0) * rows * width_ * big_.image.channels;
-    T* band = scratch<T, 0>(values + gemm_.columns + kSlack);
+    T* band = scratch<T, 0>(values + tile_.columns + kSlack);
     const int64_t h = b.m0 * sizes_.stride[0] - sizes_.padding[0] + kh * sizes_.dilation[0];
     big_.load(gemm_, b.n0, b.n1, h, rows, together_ ? 1 : sizes_.stride[0], -sizes_.padding[1], width_, band);
     if (together_) {
       E* columns = scratch<E, 2>(depth * columns_ + kSlack);
       unfold(band, b, rows, columns);
-      for (int64_t j = 0; j < columns_; j += gemm_.columns) multiply(a, columns + j, columns_, depth, first, sums + j);
+      for (int64_t j = 0; j < columns_; j += tile_.columns) multiply(a, columns + j, columns_, depth, first, sums + j);
       return;
     }
-    E* panel = scratch<E, 2>(depth * gemm_.columns + kSlack);
+    E* panel = scratch<E, 2>(depth * tile_.columns + kSlack);
     for (int64_t s = 0; s < stretches_; ++s) {
       for (int64_t j = 0; j < panels_; ++j) {
-        pack_big(band + s * sizes_.dilation[1] * big_.image.channels + j * gemm_.columns, b.lines(), panel);
-        multiply(a, panel, gemm_.columns, depth, first, sums + (s * panels_ + j) * gemm_.columns);
+        pack_big(band + s * sizes_.dilation[1] * big_.image.channels + j * tile_.columns, b.lines(), panel);
+        multiply(a, panel, tile_.columns, depth, first, sums + (s * panels_ + j) * tile_.columns);
       }
     }
   }
@@ -135,11 +136,11 @@ class WeightGradient {
   void pack_big(const T* from, int64_t lines, E* to) const {
     const int64_t stride = sizes_.stride[1] * big_.image.channels;
     for (int64_t line = 0; line < lines; ++line, from += width_ * big_.image.channels) {
-      tile_.combine_columns(small_.image.width, from, stride, {}, to + line * line_ * gemm_.columns);
+      tile_.combine_columns(small_.image.width, from, stride, {}, to + line * line_ * tile_.columns);
     }
   }
 
-  // The same with columns for all taps.
+  // The same with columns for all taps; columns that are not there nobody reads from the result.
   void unfold(const T* band, const Block& b, int64_t rows, E* to) const {
     const int64_t row = width_ * big_.image.channels, step = sizes_.stride[1] * big_.image.channels;
     for (int64_t line = 0; line < b.lines(); ++line, to += line_ * columns_) {
@@ -153,7 +154,8 @@ class WeightGradient {
   const Source<T>&big_, &small_;
   int64_t kh_, kw_;
   Sizes sizes_;
-  // samples of a block; operands of a row of pixels
+  // parts of the channels, and channels of one; rows of a band, and bands; samples of a block, blocks, and what these
+  // are split into; operands of a row of pixels
   int64_t parts_, part_, high_, bands_, samples_, blocks_, splits_, line_;
   // whether a task has all rows of the kernel, and tasks for all of them
   bool together_;

@@ -1,5 +1,5 @@
-// A scatter to few channels: all input pixels are multiplied by all taps first, and what falls on the same output is
-// added up, row by row.
+// A scatter to few channels, or of a single pixel: all input pixels are multiplied by all taps first, and what falls on
+// the same output is added up, row by row.
 #pragma once
 #include "cpu/conv_norm_act.h"
 

@@ -23,14 +23,14 @@ class PointGradient {
     parts_ = (image.channels + kChannels - 1) / kChannels;
     part_ = whole_tiles((image.channels + parts_ - 1) / parts_);
     parts_ = (image.channels + part_ - 1) / part_;
-    panels_ = (big.image.channels + gemm_.columns - 1) / gemm_.columns;
-    row_ = panels_ * gemm_.columns;
+    panels_ = (big.image.channels + tile_.columns - 1) / tile_.columns;
+    row_ = panels_ * tile_.columns;
     columns_ = kPoints * filter.runs() * row_;
     line_ = (across_ + kTermsOf<E> - 1) / kTermsOf<E>;
     width_ = (2 * across_ - 1) * w.step + w.extent;
     splits_ = (kTasks + kPoints * parts_ - 1) / (kPoints * parts_);
-    // an even number of tasks
-    splits_ = std::clamp<int64_t>(splits_ + parts_ * splits_ % 2, 1, blocks_);
+    // an even number of tasks, where there are blocks for it
+    splits_ = std::clamp<int64_t>(splits_ + kPoints * parts_ * splits_ % 2, 1, blocks_);
   }
 
   // Writes dw (C_small, C_big, kH, kW) of any strides.
@@ -68,17 +68,17 @@ class PointGradient {
     for (int fw = 0; fw < kPoints; ++fw) pack_small(images, fh, fw, lines, c0, a + fw * part_ * depth);
 
     const int64_t rows = (2 * high - 1) * h_.step + h_.extent;
-    T* band = scratch<T, 0>((n1 - n0) * rows * width_ * big.channels + kSlack + gemm_.columns);
+    T* band = scratch<T, 0>((n1 - n0) * rows * width_ * big.channels + kSlack + tile_.columns);
     big_.load(gemm_, n0, n1, 2 * m0 * h_.step + h_.origin, rows, 1, w_.origin, width_, band);
-    E* panel = scratch<E, 2>(depth * gemm_.columns + kSlack);
+    E* panel = scratch<E, 2>(depth * tile_.columns + kSlack);
     for (int fw = 0; fw < kPoints; ++fw) {
       int64_t run = 0;
       for (const Run& rh : filter_.h[0]) {
         for (const Run& rw : filter_.w[0]) {
           const T* corner = band + (rh.offset * width_ + rw.offset) * big.channels;
           for (int64_t j = 0; j < panels_; ++j) {
-            pack_big(corner + j * gemm_.columns, fh, fw, lines, high, rows, panel);
-            T* to = sums + (fw * filter_.runs() + run) * row_ + j * gemm_.columns;
+            pack_big(corner + j * tile_.columns, fh, fw, lines, high, rows, panel);
+            T* to = sums + (fw * filter_.runs() + run) * row_ + j * tile_.columns;
             for (int64_t r = 0; r < part_; r += kTileRows) {
               tile_.packed(depth, a + fw * part_ * depth + r * depth, panel, tile_.columns, to + r * columns_, columns_,
                            first);
@@ -127,7 +127,7 @@ class PointGradient {
     const Terms<T> sum = terms<kPoints>(factor(fh), factor(fw), down, right);
     for (int64_t line = 0; line < lines; ++line) {
       const T* corner = from + line / high * rows * width_ * c + line % high * 2 * down;
-      tile_.combine_columns(across_, corner, 2 * right, sum, to + line * line_ * gemm_.columns);
+      tile_.combine_columns(across_, corner, 2 * right, sum, to + line * line_ * tile_.columns);
     }
   }
 

@@ -7,7 +7,7 @@
 
 namespace fastgan {
 
-// Terms that are summed at a time: a panel of the weight of this depth stays in the first-level cache.
+// Operands that are summed at a time: a panel of the weight of this depth stays in the first-level cache.
 constexpr int64_t kDepth = 320;
 
 // The sum of one phase, of `depth` terms: [panel][depth][columns of a tile] from `base`.
@@ -41,7 +41,7 @@ class WeightBlocks {
         in_(weight.size(scatter ? 0 : 1)),
         out_(weight.size(scatter ? 1 : 0)),
         taps_(weight.size(2) * weight.size(3)),
-        dense_(weight) {
+        dense_(is_half(weight) ? weight : weight.to(c10::CppTypeToScalarType<T>::value)) {
     const bool last = dense_.is_contiguous(at::MemoryFormat::ChannelsLast);
     if (!last) dense_ = dense_.contiguous();
     const int64_t big = weight.size(1), small_stride = big * taps_, big_stride = last ? 1 : taps_;
@@ -62,6 +62,8 @@ class WeightBlocks {
   }
 
  private:
+  static bool is_half(const at::Tensor& t) { return t.scalar_type() == at::kBFloat16 || t.scalar_type() == at::kHalf; }
+
   template <typename S>
   int64_t read_as(int64_t j, int64_t c0, T* block) const {
     const int64_t channels = std::min(kChannels, in_ - c0), valid = std::min(columns_, out_ - j * columns_);
@@ -159,6 +161,7 @@ class PackedWeights {
  private:
   // `whole` by its terms.
   static void split(Stretch whole, std::vector<Stretch>& into) {
+    TORCH_INTERNAL_ASSERT(whole.length % kTermsOf<E> == 0);
     const int64_t length = whole.length / kTermsOf<E>, parts = (length + kDepth - 1) / kDepth;
     for (int64_t part = 0; part < parts; ++part) {
       const int64_t from = length * part / parts, to = length * (part + 1) / parts;

@@ -38,9 +38,8 @@ struct Terms {
 // What is multiplied is written as operands E of gemm.h.
 template <typename T, typename E = T>
 struct Winograd {
-  // One tile of n channels, which fill operands: input i, j at from + i row + j column; product (i, j) at to + (i
-  // points
-  // + j) stride.
+  // One tile of n channels, which fill operands: input i, j at from + i row + j column, and
+  // product (i, j) at to + (i points + j) stride.
   void (*input)(int64_t n, const T* from, int64_t row, int64_t column, E* to, int64_t stride);
   // Back: the first `rows` x `columns` of the tile's 2 x 2 outputs.
   void (*output)(int64_t n, const T* from, int64_t stride, T* to, int64_t row, int64_t column, int64_t rows,

@@ -16,6 +16,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import Parameter
 
 from fastgan import backends
+from fastgan.backends import processor
+from fastgan.backends.layout import is_channels_last
 from fastgan.ops import _define
 
 # pixels of all samples on a convolution's smaller side and multiplications, up to both of which torch's convolution
@@ -28,13 +30,12 @@ _VALUES = 1 << 17
 _PRODUCT = 1 << 13
 # values of a weight from which on torch's convolution needs fresh memory at every call, and loses at few pixels, too
 _LARGE_WEIGHT = 1 << 23
-# by id of a Sequential and shape of its input: ids of its children, when all their groups were small; what gets the id
-# of one that is gone has the same result from its children called one by one
-_known: dict[tuple[int, torch.Size], list[int]] = {}
+# by id of a Sequential, shape and dtype of its input and autocast: ids of its children, when all their groups were
+# small; what gets the id of one that is gone has the same result from its children called one by one
+_known: dict[tuple[int, torch.Size, torch.dtype, bool], list[int]] = {}
 _MOST_KNOWN = 1024
 # costs less to ask than whether that of one device is on
 _any_autocast = torch._C._is_any_autocast_enabled
-_has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def in_question(x: Tensor, norm: nn.Module | None = None) -> bool:
@@ -56,10 +57,17 @@ def in_question(x: Tensor, norm: nn.Module | None = None) -> bool:
 
 
 def _multiplied(dtype: torch.dtype) -> bool:
-    """Return whether torch multiplies tensors of this dtype on a CPU as it should, under autocast, too."""
+    """Return whether torch's layers calculate in float32 for tensors of this dtype, or in a bfloat16 that is fast."""
     if is_autocast_enabled("cpu") and dtype in (float32, bfloat16):
         dtype = get_autocast_dtype("cpu")
-    return dtype is float32 or (dtype is bfloat16 and _has_bfloat16)
+    return dtype is float32 or (dtype is bfloat16 and processor.multiplies(dtype))
+
+
+def _is_copied(conv: _ConvNd, x: Tensor) -> bool:
+    """Return whether the op would copy the weight: in bfloat16, with channels outermost."""
+    weight = conv._parameters.get("weight")
+    reduced = x.dtype is bfloat16 or is_autocast_enabled("cpu")
+    return reduced and weight is not None and not is_channels_last(weight)
 
 
 def known_small(model: nn.Module, children: Sequence[nn.Module], x: Tensor) -> bool:
@@ -67,14 +75,14 @@ def known_small(model: nn.Module, children: Sequence[nn.Module], x: Tensor) -> b
 
     Called one after another the children give the same result whatever has changed in them, so no more is looked at.
     """
-    return in_question(x) and _known.get((id(model), x.shape)) == list(map(id, children))
+    return in_question(x) and _known.get((id(model), x.shape, x.dtype, _any_autocast())) == list(map(id, children))
 
 
 def remember_small(model: nn.Module, children: Sequence[nn.Module], x: Tensor) -> None:
     """Note that torch's layers are faster for all children of a Sequential."""
     if len(_known) >= _MOST_KNOWN:
         _known.clear()
-    _known[id(model), x.shape] = list(map(id, children))
+    _known[id(model), x.shape, x.dtype, _any_autocast()] = list(map(id, children))
 
 
 def few_values(x: Tensor, norm: nn.Module | None = None) -> bool:
@@ -95,8 +103,7 @@ def little_work(x: Tensor, conv: _ConvNd, norm: nn.Module | None = None) -> bool
     # of a single pixel on that side the op makes one product with the weight as it lies
     if pixels == 1 if transposed else x.shape[2:] == kernel_size:
         return x.shape[0] * weight <= _PRODUCT
-    # in bfloat16 the products of matrices that this would come to copy a weight with channels outermost
-    if weight >= _LARGE_WEIGHT and (x.stride(1) == 1 or not (x.dtype is bfloat16 or is_autocast_enabled("cpu"))):
+    if weight >= _LARGE_WEIGHT and not _is_copied(conv, x):
         return False
     pixels = x.shape[0] * (pixels if transposed else pixels // (stride[0] * stride[1]))
     limits = _TRANSPOSED if transposed else _CONVOLUTIONS

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import fastgan
+from fastgan.backends import processor
 from fastgan.nn import _small
 from fastgan.nn.utils import separate_statistics
 from fastgan.testing import CountOps
@@ -78,7 +79,7 @@ def test_limits(conv, size, most):
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_small_bfloat16_runs_torchs_layers_where_the_processor_multiplies_it(dtype, autocast, multiplies, monkeypatch):
-    monkeypatch.setattr(_small, "_has_bfloat16", multiplies)
+    monkeypatch.setattr(processor, "multiplies", lambda dtype: multiplies)
     x = images(1, dtype=dtype)
     with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
         small = _small.few_values(x) and _small.little_work(x, nn.Conv2d(16, 16, 3, 1, 1))
@@ -87,15 +88,25 @@ def test_small_bfloat16_runs_torchs_layers_where_the_processor_multiplies_it(dty
 
 
 def test_large_weights_of_few_pixels(monkeypatch):
-    monkeypatch.setattr(_small, "_has_bfloat16", True)
-    conv, x = nn.Conv2d(1024, 512, 4, 2, 1, device="meta"), images(1, 1024, 8)
-    last = x.to(memory_format=torch.channels_last)
-    assert not _small.little_work(x, conv) and not _small.little_work(last, conv)
-    assert _small.little_work(x.bfloat16(), conv) and not _small.little_work(last.bfloat16(), conv)
+    monkeypatch.setattr(processor, "multiplies", lambda dtype: True)
+    conv, x = nn.Conv2d(1024, 512, 4, 2, 1), images(1, 1024, 8)
+    assert not _small.little_work(x, conv) and _small.little_work(x.bfloat16(), conv)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert _small.little_work(x, conv)
+    conv = conv.to(memory_format=torch.channels_last)
+    assert not _small.little_work(x.bfloat16(), conv)
+
+
+def test_what_is_small_in_one_dtype_may_not_be_in_another(monkeypatch):
+    monkeypatch.setattr(processor, "multiplies", lambda dtype: True)
+    model = converted(nn.Conv2d(1024, 512, 4, 2, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fused_ops(model, images(1, 1024, 8)) == 0
+    assert fused_ops(model, images(1, 1024, 8)) == 1
 
 
 def test_a_known_small_model_notices_what_is_different(monkeypatch):
-    monkeypatch.setattr(_small, "_has_bfloat16", False)
+    monkeypatch.setattr(processor, "multiplies", lambda dtype: False)
     model = converted(*down(), nn.Conv2d(32, 8, 3))
     assert fused_ops(model, images(1)) == fused_ops(model, images(1)) == 0
     assert fused_ops(model, images(64)) == 2
@@ -116,7 +127,7 @@ def test_a_known_small_model_is_known_for_several_inputs_but_not_for_all(monkeyp
     for n in (1, 2, 1, 2, 3, 1):
         assert fused_ops(model, images(n)) == 0
         assert len(_small._known) <= 2
-    assert [shape[0] for _, shape in _small._known] == [3, 1]
+    assert [shape[0] for _, shape, *_ in _small._known] == [3, 1]
 
 
 def test_a_known_small_model_calls_hooks():

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from fastgan.backends import load
+from fastgan.backends import load, processor
 from fastgan.backends.geometry import Attributes, output_size
 from fastgan.testing import random_values
 
@@ -56,7 +56,7 @@ def test_long_sums_of_16_bit_units_only(monkeypatch):
 
     a = draw(0)[0]
     x = torch.empty(1, 128, 4, 4, dtype=torch.bfloat16)
-    monkeypatch.setattr(native, "_multiplies", lambda dtype: dtype == torch.bfloat16)
+    monkeypatch.setattr(processor, "multiplies", lambda dtype: dtype == torch.bfloat16)
     monkeypatch.setattr(native, "_in_pairs", lambda *_: False)
     assert native._around(x, None, (3, 128, 4, 4), NO_NORM, a) is native._MATMUL
     assert native._around(x, None, (3, 128, 3, 3), NO_NORM, a) is native._VENDOR

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fastgan.backends import processor
 from fastgan.nn.functional import conv_norm_act, conv_transpose_norm_act
 from fastgan.testing import random_values
 
@@ -75,7 +76,7 @@ def test_all_cases_are_large_enough(backend):
 def test_which_are_multiplied_in_pairs(backend, case, monkeypatch):
     import fastgan.backends.native.conv_norm_act as native
 
-    monkeypatch.setattr(native, "_has_tiles", lambda: False)
+    monkeypatch.setattr(processor, "multiplies_tiles", lambda: False)
     x, a = torch.empty(case.shape, dtype=torch.bfloat16), attributes(case, False)
     weight = (case.shape[1], case.c_out) if case.transposed else (case.c_out, case.shape[1])
     pairs = torch.cpu._is_avx512_bf16_supported()

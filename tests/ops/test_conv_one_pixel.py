@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import fastgan
 import fastgan.nn.functional as FF
-from fastgan.backends import native
+from fastgan.backends import native, processor
 from fastgan.backends.geometry import Attributes
 from fastgan.testing import assert_close_to_gold
 
@@ -68,31 +68,38 @@ def test_derivatives_are_those_of_torch(transposed, sizes, batch, weight_format,
         ((2, 4, 1, 1), (4, 4), {"padding": [2, 2]}, False),
     ],
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("multiplies", [False, True])
 def test_which_it_serves(shape, kernel, changes, serves, dtype, multiplies, monkeypatch):
     import fastgan.backends.native.conv_norm_act as native
 
     a = Attributes([1, 1], [0, 0], [1, 1], [0, 0], False, 1, False, 0.0, "identity", 0.0, "identity", 0.0, False, False)
     x = torch.zeros(shape, dtype=dtype)
-    monkeypatch.setattr(native, "_multiplies", lambda dtype: multiplies and dtype == torch.bfloat16)
+    monkeypatch.setattr(processor, "multiplies", lambda dtype: multiplies)
     for autocast in (None, torch.bfloat16, torch.float16):
         with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
             chosen = native._around(x, None, (4, 4, *kernel), (None,) * 4, a._replace(**changes))
-        of_dtype = autocast in (None, dtype) and (multiplies or dtype == torch.float32)
+        of_dtype = dtype == torch.float32 or (dtype == torch.bfloat16 and multiplies)
+        of_dtype = of_dtype and autocast in (None, dtype)
         assert (chosen is native._ONE_PIXEL) == (serves and of_dtype)
 
 
 @pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no products of bfloat16")
+@pytest.mark.parametrize("weight_format", FORMATS, ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("cancelled", [False, True], ids=["", "cancelled"])
 @pytest.mark.parametrize("transposed", [False, True])
-def test_bfloat16_is_as_exact_as_the_vendor(transposed):
+def test_bfloat16_is_as_exact_as_the_vendor(transposed, cancelled, weight_format):
     torch.manual_seed(0)
     x = torch.randn((9, 40, 1, 1) if transposed else (9, 40, 4, 4)).bfloat16()
     weight = torch.randn((40, 33, 4, 4) if transposed else (33, 40, 4, 4)).bfloat16()
-    bias = torch.randn(33).bfloat16()
-    tensors = [t.requires_grad_() for t in (x, weight, bias)]
+    weight, bias = weight.contiguous(memory_format=weight_format), torch.randn(33).bfloat16()
     stock = F.conv_transpose2d if transposed else F.conv2d
     fused = FF.conv_transpose_norm_act if transposed else FF.conv_norm_act
+    if cancelled:
+        # all that is left is what rounding the product before adding the bias would lose
+        x, weight = x.abs() * 8, weight.abs()
+        bias = -stock(x, weight).double().mean((0, 2, 3)).bfloat16()
+    tensors = [t.requires_grad_() for t in (x, weight, bias)]
     with fastgan.use_backend("native"):
         got = fused(x, weight, bias, norm=False, activation="identity")
         found = [got, *torch.autograd.grad(got, tensors, torch.ones_like(got))]

@@ -5,9 +5,12 @@ from itertools import product
 import pytest
 import torch
 
+from fastgan.backends import processor
+
+from . import bodies
 from .common import check
 from .conv_cases import FORMATS
-from .conv_stem import STEM, ConvCase
+from .conv_stem import STEM, ConvCase, attributes
 from .grid import NATIVE
 
 pytestmark = [
@@ -25,6 +28,7 @@ SIZES = (
     ((2, 6, 9, 10), 5, (3, 4), (1, 1), (1, 2), (2, 2)),
     ((2, 10, 6, 5), 12, (4, 4), (1, 1), (0, 0), (1, 1)),
     ((1, 330, 5, 5), 4, (2, 2), (2, 2), (0, 0), (1, 1)),
+    ((2, 4, 11, 9), 34, (2, 2), (3, 3), (0, 0), (1, 1)),
 )
 CASES = [
     ConvCase(*size, transposed=transposed, dtype=torch.bfloat16, lazy=lazy, layout=FORMATS[i % 2],
@@ -34,10 +38,42 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_all_orders(backend, case, monkeypatch):
+@pytest.fixture(autouse=True)
+def at_any_size(monkeypatch):
     import fastgan.backends.native.conv_norm_act as native
 
     monkeypatch.setattr(native, "_around", lambda *_: None)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_all_orders(backend, case):
     for order in range(3):
         check(STEM, case, "cpu", order)
+
+
+@pytest.mark.parametrize("case", CASES[::3], ids=str)
+def test_same_bits_again_for_any_number_of_threads(backend, case, threads):
+    bodies.check_repeatable(STEM, case, "cpu", "native", threads)
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "sizes", "pairs"),
+    [
+        ((64, 3), (4, 4), {}, True),
+        ((64, 1), (4, 4), {}, True),
+        ((3, 64), (4, 4), {}, False),
+        ((64, 3), (3, 3), {}, False),
+        ((64, 4), (3, 3), {}, True),
+        ((63, 4), (4, 4), {}, False),
+        ((64, 3), (4, 4), {"dilation": [2, 2]}, False),
+        ((64, 16), (4, 4), {}, False),
+    ],
+)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_thin_ends_whose_sums_fall_into_pairs(backend, channels, kernel, sizes, pairs, transposed, monkeypatch):
+    import fastgan.backends.native.conv_norm_act as native
+
+    monkeypatch.setattr(processor, "multiplies_tiles", lambda: False)
+    a = attributes(CASES[0]._replace(transposed=transposed), False)._replace(**sizes)
+    x = torch.empty(1, channels[0] if transposed else channels[1], 16, 16, dtype=torch.bfloat16)
+    assert native._in_pairs(x, (*channels, *kernel), a) == (pairs and torch.cpu._is_avx512_bf16_supported())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 import fastgan._C as _C
-from fastgan.backends import vendor
+from fastgan.backends import processor, vendor
 from fastgan.backends.geometry import (
     Attributes,
     crop,
@@ -33,29 +32,15 @@ _ONE_PIXEL = vendor.Pointwise(bias_act, norm_act, one_pixel.convolution, one_pix
 # what torch's products of matrices take as it is
 _EXACT = (torch.float32, torch.float64)
 # terms of a sum from which on torch's matrix products beat its convolutions in bfloat16, where the processor has units
-# for it: 4096 was measured to win by 2 to 5, 1024 to lose by 2 (design.md, section 7)
+# for it: 4096 was measured to win by 2 to 5, 1024 to lose by 2
 _LONG = 2048
 # channels from which on a copy with channels innermost pays
 _MANY = 16
 
 
-@functools.cache
-def _multiplies(dtype: torch.dtype) -> bool:
-    """Return whether the processor multiplies in a 16-bit type, which only torch's own products use."""
-    if dtype == torch.bfloat16:
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return dtype == torch.float16 and torch.cpu._is_amx_fp16_supported()
-
-
-@functools.cache
-def _has_tiles() -> bool:
-    """Return whether the processor multiplies whole tiles of bfloat16, which outdoes pairs of it."""
-    return torch.cpu._is_amx_tile_supported()
-
-
 def _in_pairs(x: Tensor, weight: Sequence[int], a: Attributes) -> bool:
-    """Return whether csrc multiplies pairs of bfloat16, in fewer products than torch."""
-    if x.dtype != torch.bfloat16 or _has_tiles():
+    """Return whether csrc multiplies pairs of bfloat16 and is faster than torch: by minimal filtering, or thin ends."""
+    if x.dtype != torch.bfloat16 or processor.multiplies_tiles():
         return False
     out = output_size(x.shape[2:], weight[2:], a)
     return _C.conv_norm_act_in_pairs_cpu(tuple(x.shape), tuple(weight), tuple(out), _sizes(a))
@@ -69,8 +54,9 @@ def _around(
         return None if x.numel() > 0 and thin.serves(weight[1], weight[2:], norm, a) else _CUDA
     if x.dim() != 4 or a.groups != 1 or x.numel() == 0 or (dy is not None and dy.numel() == 0):
         return _VENDOR
-    multiplies = _multiplies(x.dtype)
-    if (multiplies or x.dtype in _EXACT) and one_pixel.serves(x, weight[2:], a):
+    multiplies = processor.multiplies(x.dtype)
+    # a factor of the weight might take float16 out of its range
+    if (x.dtype in _EXACT or (multiplies and x.dtype == torch.bfloat16)) and one_pixel.serves(x, weight[2:], a):
         return _ONE_PIXEL
     if not multiplies or _in_pairs(x, weight, a):
         return None

@@ -35,12 +35,19 @@ def convolution(u: Tensor, weight: Tensor, bias: Tensor | None, a: Attributes) -
     if a.scale is not None:
         u = u * a.scale
     if not a.transposed:
-        y = (_rows(u, last) @ matrix.t())[:, :, None, None]
-    elif last:
-        y = (u.flatten(1) @ matrix).unflatten(1, (*weight.shape[2:], -1)).permute(0, 3, 1, 2)
-    else:
-        y = (u.flatten(1) @ matrix).unflatten(1, (-1, *weight.shape[2:]))
-    return y if bias is None else y + bias.reshape(-1, 1, 1)
+        return _product(_rows(u, last), matrix.t(), bias)[:, :, None, None]
+    taps = weight.shape[2] * weight.shape[3]
+    if bias is not None:
+        bias = bias.repeat(taps) if last else bias.repeat_interleave(taps)
+    y = _product(u.flatten(1), matrix, bias)
+    if last:
+        return y.unflatten(1, (*weight.shape[2:], -1)).permute(0, 3, 1, 2)
+    return y.unflatten(1, (-1, *weight.shape[2:]))
+
+
+def _product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    # rounded once
+    return a @ b if bias is None else torch.addmm(bias, a, b)
 
 
 def weight_gradient(u: Tensor, g: Tensor, shape: Sequence[int], a: Attributes) -> Tensor:
