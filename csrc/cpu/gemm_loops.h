@@ -73,6 +73,8 @@ struct Movement {
  private:
   using Square = Transpose<T>;
   using Vec = typename Square::Vec;
+  typedef uint32_t Bits __attribute__((vector_size(FASTGAN_VECTOR_BYTES)));
+  typedef uint16_t Halves __attribute__((vector_size(FASTGAN_VECTOR_BYTES / 2)));
 
   // Rows of what lies side by side, and the elements of one.
   static std::pair<int64_t, int64_t> rows_of(const Pixels& p, int64_t stride) {
@@ -98,6 +100,10 @@ struct Movement {
   static inline __attribute__((always_inline)) Vec vector(const S* from) {
     if constexpr (std::is_same_v<T, S>) {
       return *reinterpret_cast<const Vec*>(from);
+    } else if constexpr (std::is_same_v<S, bfloat16>) {
+      Halves halves;
+      __builtin_memcpy(&halves, from, sizeof(halves));
+      return (Vec)(__builtin_convertvector(halves, Bits) << 16);
     } else {
       Vec v;
       for (int i = 0; i < Square::kLanes; ++i) v[i] = T(value(from[i]));
@@ -108,6 +114,11 @@ struct Movement {
   static inline __attribute__((always_inline)) void put(Vec v, S* to) {
     if constexpr (std::is_same_v<T, S>) {
       *reinterpret_cast<Vec*>(to) = v;
+    } else if constexpr (std::is_same_v<S, bfloat16>) {
+      // to_bfloat16 for all lanes
+      const Bits u = (Bits)v, rounded = (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16, nan = (Bits)(v != v);
+      const Halves halves = __builtin_convertvector((rounded & ~nan) | (nan & 0x7FC0u), Halves);
+      __builtin_memcpy(to, &halves, sizeof(halves));
     } else {
       for (int i = 0; i < Square::kLanes; ++i) assign(to[i], v[i]);
     }
