@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks import cases, timing
+from fastgan.backends import processor
 from fastgan.info import version
 
 ROOT = Path(__file__).parents[1]
@@ -98,8 +99,9 @@ def ceilings(dtype: torch.dtype, device: str, quick: bool) -> dict[str, float]:
 
     found = {"copy_gb_s": round(2 * source.nbytes / fastest(lambda: target.copy_(source)) / 1e6, 1)}
     for each in {torch.float32: 0, dtype: 0}:
-        # a product in 16 bits can take very long on a CPU
-        n = 8192 if big else 256 if each.itemsize == 2 or quick else 2048
+        # a product in 16 bits takes very long on a CPU without arithmetic for it
+        slow = each.itemsize == 2 and not processor.multiplies(each)
+        n = 8192 if big else 256 if slow or quick else 2048
         a, b = (torch.randn(n, n, device=device).to(each) for _ in range(2))
         ms = fastest(lambda a=a, b=b: a @ b)  # type: ignore[misc]
         found[f"matmul_{cases.name(each)}_gflop_s"] = round(2 * n**3 / ms / 1e6, 1)

@@ -46,11 +46,11 @@ def in_question(x: Tensor, norm: nn.Module | None = None) -> bool:
     return (
         (type(x) is Tensor or type(x) is Parameter)
         and x.is_cpu
+        and not is_compiling()
         and ((x.dtype is float32 and not _any_autocast()) or _multiplied(x.dtype))
         and backends._asked == "auto"
         # who records a critic runs another number of samples later
         and not _define._watchers
-        and not is_compiling()
         # torch's refuses the CPU
         and (norm is None or not isinstance(norm, nn.SyncBatchNorm))
     )
