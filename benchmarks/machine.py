@@ -28,10 +28,10 @@ def name(device: str) -> str:
         return torch.cuda.get_device_name()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+        model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        processor = platform.machine()
-    return f"{processor}, {_instruction_set()}"
+        model = platform.machine()
+    return f"{model}, {_instruction_set()}"
 
 
 def _instruction_set() -> str:

@@ -86,12 +86,10 @@ def summary() -> str:
     """A Markdown table of what people ask for first, a column for each machine: the best stock provider's time or
     bytes, the best of ours and how many times better it is; mean and worst of the long suites."""
     cells: dict[tuple[str, str], dict[str, str]] = {}
-    machines: dict[str, None] = {}
     for _, result in sorted(committed(), key=lambda found: list(TITLES).index(found[1]["suite"])):
         for what, cell in _summed_up(result):
-            machines[result["device"]] = None
             cells.setdefault((what, result["dtype"]), {})[result["device"]] = cell
-    order = sorted(machines)
+    order = sorted({machine for of in cells.values() for machine in of})
     lines = [f"| what | dtype | {' | '.join(order)} |", f"| --- | --- |{' ---: |' * len(order)}"]
     lines += [f"| {' | '.join(key)} | {' | '.join(of.get(each, '') for each in order)} |" for key, of in cells.items()]
     return "\n".join(lines)

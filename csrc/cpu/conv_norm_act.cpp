@@ -84,9 +84,9 @@ class Forward {
     return in.height * in.width == 1 || (big <= kFewChannels && columns <= kFewColumns);
   }
 
-  Axis axis(int64_t d, const Tensor& weight, const Sizes& s) const {
+  Axis axis(size_t d, const Tensor& weight, const Sizes& s) const {
     const int64_t in = d == 0 ? source_.image.height : source_.image.width, out = d == 0 ? out_.height : out_.width;
-    return make_axis(in, out, weight.size(2 + d), s.stride[d], s.padding[d], s.dilation[d], s.transposed);
+    return axis_of(s, d, in, out, weight.size(2 + int64_t(d)), s.transposed);
   }
 
   // Positions that are computed together in each dimension, and input pixels for them.
@@ -330,25 +330,22 @@ bool conv_norm_act_in_pairs_cpu(std::array<int64_t, 4> x, std::array<int64_t, 4>
   const Sizes s(sizes);
   const int64_t channels = std::min(weight[0], weight[1]);
   // also those of the gradients
-  Sizes gather = s, scatter = s;
-  gather.transposed = false, scatter.transposed = true;
-  const bool pairs = sums_of_pairs(weight[1], weight[3], gather) && sums_of_pairs(weight[0], weight[3], scatter);
-  if (!pairs || !multiplies<Pair>()) return false;
+  const bool gather = sums_of_pairs(weight[1], weight[3], s, false);
+  if (!gather || !sums_of_pairs(weight[0], weight[3], s, true) || !multiplies<Pair>()) return false;
   if (channels <= kFewChannels) return true;
-  auto axis = [&](size_t d) {
-    return make_axis(x[2 + d], out[d], weight[2 + d], s.stride[d], s.padding[d], s.dilation[d], s.transposed);
-  };
+  auto axis = [&](size_t d) { return axis_of(s, d, x[2 + d], out[d], weight[2 + d], s.transposed); };
   return bool(minimal_filter(products<float, Pair>(), axis(0), axis(1), channels, x[0]));
 }
 
 void conv_norm_act_fwd_cpu(const Tensor& x, const Norm& norm, const Mask& mask, const Tensor& weight,
                            const Vector& bias, const Vector& scale, Tensor y, Tensor mean_y, Tensor var_y,
                            const ConvSizes& sizes, int64_t activation, double negative_slope) {
-  with_operands(x, sums_of_pairs(x.size(1), weight.size(3), Sizes(sizes)), [&](auto zero, auto operand) {
+  const Sizes s(sizes);
+  with_operands(x, sums_of_pairs(x.size(1), weight.size(3), s, s.transposed), [&](auto zero, auto operand) {
     using T = decltype(zero);
     const Source<T> source = make_source<T>(x, norm, mask);
     in_large_pages(y.mutable_data_ptr(), y.nbytes());
-    Forward<T, decltype(operand)> forward(source, weight, bias, to_vector<T>(scale, 1, T(1))[0], y, Sizes(sizes),
+    Forward<T, decltype(operand)> forward(source, weight, bias, to_vector<T>(scale, 1, T(1))[0], y, s,
                                           Activation(activation), negative_slope);
     const bool stats = mean_y.numel() > 0;
     forward.run(stats ? mean_y.mutable_data_ptr<T>() : nullptr, stats ? var_y.mutable_data_ptr<T>() : nullptr);

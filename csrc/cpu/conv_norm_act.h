@@ -1,5 +1,6 @@
 // What the convolutions take beside tensors, and what they multiply.
 #pragma once
+#include "cpu/conv_axis.h"
 #include "cpu/conv_source.h"
 #include "cpu/stems.h"
 
@@ -15,10 +16,14 @@ struct Sizes {
       : stride(std::get<0>(s)), padding(std::get<1>(s)), dilation(std::get<2>(s)), transposed(std::get<3>(s)) {}
 };
 
+inline Axis axis_of(const Sizes& s, size_t d, int64_t in, int64_t out, int64_t kernel, bool scatter) {
+  return make_axis(in, out, kernel, s.stride[d], s.padding[d], s.dilation[d], scatter);
+}
+
 // Whether the sums of a convolution of so many input channels fall into pairs of neighbours: channels, or channels and
 // taps of a thin one.
-inline bool sums_of_pairs(int64_t channels, int64_t kernel_width, const Sizes& sizes) {
-  const bool neighbours = !sizes.transposed && sizes.dilation[1] == 1 && channels <= kFewChannels;
+inline bool sums_of_pairs(int64_t channels, int64_t kernel_width, const Sizes& sizes, bool scatter) {
+  const bool neighbours = !scatter && sizes.dilation[1] == 1 && channels <= kFewChannels;
   return (neighbours ? channels * kernel_width : channels) % kTermsOf<Pair> == 0;
 }
 

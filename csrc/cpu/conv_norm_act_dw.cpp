@@ -167,10 +167,8 @@ class WeightGradient {
 template <typename T, typename E>
 void weight_gradient(const Source<T>& big, const Source<T>& small, const Sizes& s, Tensor& dw) {
   const int64_t kh = dw.size(2), kw = dw.size(3);
-  auto axis = [&](size_t d, int64_t in, int64_t out, int64_t kernel) {
-    return make_axis(in, out, kernel, s.stride[d], s.padding[d], s.dilation[d], false);
-  };
-  const Axis h = axis(0, big.image.height, small.image.height, kh), w = axis(1, big.image.width, small.image.width, kw);
+  const Axis h = axis_of(s, 0, big.image.height, small.image.height, kh, false);
+  const Axis w = axis_of(s, 1, big.image.width, small.image.width, kw, false);
   const MinimalFilter<T, E> filter =
       minimal_filter(products<T, E>(), h, w, std::min(dw.size(0), dw.size(1)), small.image.samples);
   if (filter.taps == 2) {

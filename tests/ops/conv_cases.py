@@ -14,6 +14,16 @@ CHANNELS = (1, 2, 3, 5, 7, 8, 13, 16, 17, 31, 33, 48, 64, 95, 96)
 FORMATS = ("contiguous", "channels_last")
 
 
+def of_sizes(sizes, dtype: torch.dtype = torch.float32) -> list[ConvCase]:
+    """Return each size, the first fields of a case, as convolution and transposed, by itself and lazy, in all layouts."""
+    return [
+        ConvCase(*size, transposed=transposed, dtype=dtype, lazy=lazy, layout=FORMATS[i // 2 % 2],
+                 cotangents=FORMATS[(i // 2 + lazy) % 2], weight_layout=FORMATS[i % 3 // 2], activation="silu",
+                 after="tanh" if lazy else "identity", bias=lazy)
+        for i, (size, transposed, lazy) in enumerate(product(sizes, (False, True), (False, True)))
+    ]  # fmt: skip
+
+
 def _sizes(pick: random.Random, half: bool) -> dict:
     """Draw what torch's convolution takes."""
 

@@ -1,7 +1,5 @@
 """Convolutions that native runs by minimal filtering: many channels, and kernels of 2 or 3 taps a stride."""
 
-from itertools import product
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,8 +10,8 @@ from fastgan.testing import random_values
 
 from . import bodies
 from .common import check
-from .conv_cases import FORMATS
-from .conv_stem import STEM, ConvCase, attributes, result_shape
+from .conv_cases import of_sizes
+from .conv_stem import STEM, attributes, result_shape
 from .grid import DTYPES, NATIVE
 
 pytestmark = [
@@ -36,27 +34,23 @@ SIZES = (
     ((8, 32, 16, 15), 35, (3, 3), (2, 2), (2, 2), (2, 2)),
 )
 CASES = [
-    ConvCase(*size, transposed=transposed, dtype=dtype, lazy=lazy, layout=FORMATS[i // 2 % 2],
-             cotangents=FORMATS[(i // 2 + lazy) % 2], weight_layout=FORMATS[i % 3 // 2], activation="silu",
-             after="tanh" if lazy else "identity", bias=lazy)
-    for i, (size, transposed, lazy) in enumerate(product(SIZES, (False, True), (False, True)))
+    case._replace(dtype=dtype)
+    for i, case in enumerate(of_sizes(SIZES))
     for dtype in (DTYPES if i % 4 == 1 + i // 4 % 2 * 2 else (torch.float32, torch.float64))
-]  # fmt: skip
+]
 
 # what is multiplied in pairs, where the processor has an instruction for it: even channels, also of an odd number of
 # tiles in a line, and of a last block that no vector divides
-PAIRS = [
-    ConvCase(shape, channels, kernel, stride, padding, transposed=transposed, dtype=torch.bfloat16, lazy=lazy,
-             layout=FORMATS[i % 2], cotangents=FORMATS[lazy], weight_layout=FORMATS[i // 2 % 2], activation="silu",
-             after="tanh" if lazy else "identity", bias=lazy)
-    for i, ((shape, channels, kernel, stride, padding), transposed, lazy) in enumerate(product((
+PAIRS = of_sizes(
+    (
         ((4, 32, 16, 16), 34, (4, 4), (2, 2), (1, 1)),
         ((9, 146, 10, 14), 40, (4, 4), (2, 2), (1, 1)),
         ((65, 130, 4, 4), 36, (4, 4), (2, 2), (1, 1)),
         ((6, 34, 11, 9), 262, (3, 3), (1, 1), (1, 1)),
         ((9, 38, 12, 12), 32, (6, 6), (2, 2), (2, 2)),
-    ), (False, True), (False, True)))
-]  # fmt: skip
+    ),
+    torch.bfloat16,
+)
 CASES += PAIRS
 
 
@@ -85,6 +79,25 @@ def test_which_are_multiplied_in_pairs(backend, case, monkeypatch):
     assert not native._in_pairs(x, (weight[0], weight[1] + 1, *case.kernel), a)
     assert not native._in_pairs(x.float(), (*weight, *case.kernel), a)
     assert not native._in_pairs(x[:1, :, :6, :6], (*weight, *case.kernel), a)
+
+
+@pytest.mark.parametrize("size", [(64, 96, 4, 2, 1), (64, 96, 3, 1, 1)], ids=["k4s2", "k3s1"])
+def test_error_in_bfloat16_is_at_most_three_times_that_of_rounding(backend, size):
+    channels, c_out, kernel, stride, padding = size
+    x, weight = random_values((8, channels, 16, 16), 0).bfloat16(), random_values((c_out, channels, kernel, kernel), 1)
+    tensors = x.requires_grad_(), weight.bfloat16().requires_grad_()
+    got = conv_norm_act(*tensors, stride=stride, padding=padding, norm=False, activation="identity")
+    dy = random_values(tuple(got.shape), 2).bfloat16()
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    gold = F.conv2d(*exact, None, stride, padding)
+    pairs = zip(
+        (got, *torch.autograd.grad(got, tensors, dy)),
+        (gold, *torch.autograd.grad(gold, exact, dy.double())),
+        strict=True,
+    )
+    for ours, right in pairs:
+        rounding = (right.bfloat16() - right).square().mean().sqrt()
+        assert (ours - right).square().mean().sqrt() <= 3 * rounding
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -1,7 +1,5 @@
 """Convolutions of bfloat16 in C++ at any size: in pairs where the processor multiplies such, in float32 elsewhere."""
 
-from itertools import product
-
 import pytest
 import torch
 
@@ -9,8 +7,8 @@ from fastgan.backends import processor
 
 from . import bodies
 from .common import check
-from .conv_cases import FORMATS
-from .conv_stem import STEM, ConvCase, attributes
+from .conv_cases import of_sizes
+from .conv_stem import STEM, attributes
 from .grid import NATIVE
 
 pytestmark = [
@@ -30,12 +28,7 @@ SIZES = (
     ((1, 330, 5, 5), 4, (2, 2), (2, 2), (0, 0), (1, 1)),
     ((2, 4, 11, 9), 34, (2, 2), (3, 3), (0, 0), (1, 1)),
 )
-CASES = [
-    ConvCase(*size, transposed=transposed, dtype=torch.bfloat16, lazy=lazy, layout=FORMATS[i % 2],
-             cotangents=FORMATS[(i + lazy) % 2], weight_layout=FORMATS[i % 3 // 2], activation="silu",
-             after="tanh" if lazy else "identity", bias=lazy)
-    for i, (size, transposed, lazy) in enumerate(product(SIZES, (False, True), (False, True)))
-]  # fmt: skip
+CASES = of_sizes(SIZES, torch.bfloat16)
 
 
 @pytest.fixture(autouse=True)
