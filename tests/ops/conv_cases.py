@@ -15,7 +15,7 @@ FORMATS = ("contiguous", "channels_last")
 
 
 def of_sizes(sizes, dtype: torch.dtype = torch.float32) -> list[ConvCase]:
-    """Return each size, the first fields of a case, as convolution and transposed, by itself and lazy, in all layouts."""
+    """Return each size, a case's first fields, as convolution and transposed, by itself and lazy, in all layouts."""
     return [
         ConvCase(*size, transposed=transposed, dtype=dtype, lazy=lazy, layout=FORMATS[i // 2 % 2],
                  cotangents=FORMATS[(i // 2 + lazy) % 2], weight_layout=FORMATS[i % 3 // 2], activation="silu",
