@@ -21,6 +21,9 @@ constexpr int64_t kFewColumns = 128;
 constexpr int64_t kLeastRows = 60, kMostRows = 264, kTasks = 32;
 // Values that are summed up in float32 for statistics.
 constexpr int64_t kSummed = 264;
+// Steps of tiles of operands that are summed up at a time, and rows of the product: both factors stay in the
+// second-level cache.
+constexpr int64_t kSteps = 32, kRowsOfTiles = 256;
 // Tiles of minimal filtering that are multiplied together: all points of them have to stay in the second-level cache.
 constexpr int64_t kTilesTogether = 48;
 
@@ -34,8 +37,9 @@ class Forward {
         h_(axis(0, weight, sizes)),
         w_(axis(1, weight, sizes)),
         overlaps_(sizes.transposed && overlaps(source.image, weight)),
-        filter_(overlaps_ ? MinimalFilter<T, E>()
-                          : minimal_filter(tile_, h_, w_, std::min(weight.size(0), weight.size(1)), out_.samples)),
+        filter_(overlaps_ || tiles_ != nullptr
+                    ? MinimalFilter<T, E>()
+                    : minimal_filter(tile_, h_, w_, std::min(weight.size(0), weight.size(1)), out_.samples)),
         width_(overlaps_ ? source.image.width : loaded(w_, w_.positions())),
         weights_(overlaps_ ? PackedWeights<T, E>(weight, scale, tile_)
                  : filter_ ? PackedWeights<T, E>()
@@ -101,6 +105,7 @@ class Forward {
     const int64_t across = (w_.positions() + side() - 1) / side();
     const int64_t row = product_columns_ + std::min(source_.image.channels * w_.step, kDepth);
     const int64_t most = filter_ ? kTilesTogether
+                         : tiles_ != nullptr ? kRowsOfTiles
                                  : std::clamp(kCache / row, overlaps_ ? kLeastRows / 3 : kLeastRows,
                                               overlaps_ ? 2 * kMostRows : kMostRows);
     if (overlaps_ && source_.image.height * source_.image.width == 1) {
@@ -139,17 +144,14 @@ class Forward {
   void task(int64_t t, Moments* moments) const {
     const int64_t n0 = t / bands_ * together_, n1 = std::min(n0 + together_, out_.samples);
     const int64_t m0 = t % bands_ * high_, m1 = std::min(m0 + high_, h_.positions());
-    const int64_t rows = loaded(h_, m1 - m0), c = source_.image.channels;
+    const int64_t rows = loaded(h_, m1 - m0);
     Block b{n0, n1, m0, 0, m0 * h_.step + h_.origin, rows, nullptr, nullptr};
     if (overlaps_) {
       // no zeros around: what lies outside adds nothing
       b.rows = std::max<int64_t>(0, std::min(b.top + rows, source_.image.height) - std::max<int64_t>(b.top, 0));
       b.top = std::max<int64_t>(b.top, 0);
     }
-    T* band = scratch<T, 0>((n1 - n0) * b.rows * width_ * c);
-    b.band = band;
-    source_.load(gemm_, n0, n1, b.top, b.rows, 1, overlaps_ ? 0 : w_.origin, width_, band);
-    if (!filter_) b.terms = terms((n1 - n0) * b.rows * width_ * c, band);
+    load(b, overlaps_ ? 0 : w_.origin);
     if (overlaps_) return add_up(b, m1, moments == nullptr ? nullptr : moments + t * phases() * channels_);
     size_t p = 0;
     for (const Phase& ph : h_.phases) {
@@ -165,19 +167,24 @@ class Forward {
   struct Block {
     int64_t n0, n1, m0, high;  // samples, positions along the height
     int64_t top, rows;         // rows loaded of each sample
-    const T* band;             // what is loaded, and the same as terms of the product
+    const T* band;             // what is loaded for minimal filtering, or terms of the product
     const Term<E>* terms;
   };
 
-  // What is multiplied, of n loaded values.
-  const Term<E>* terms(int64_t n, const T* band) const {
-    if constexpr (std::is_same_v<T, E>) {
-      return band;
-    } else {
-      Term<E>* to = scratch<Term<E>, 14>(n);
-      gemm_.store(Storage::bfloat16, band, 1, to, {n, 1, 1, 1});
-      return to;
+  void load(Block& b, int64_t left) const {
+    const int64_t values = (b.n1 - b.n0) * b.rows * width_ * source_.image.channels;
+    if constexpr (std::is_same_v<E, Pair>) {
+      if (!filter_) {
+        Term<E>* to = scratch<Term<E>, 14>(values);
+        source_.load_terms(gemm_, b.n0, b.n1, b.top, b.rows, left, width_, to);
+        b.terms = to;
+        return;
+      }
     }
+    T* to = scratch<T, 0>(values);
+    source_.load(gemm_, b.n0, b.n1, b.top, b.rows, 1, left, width_, to);
+    b.band = to;
+    if constexpr (std::is_same_v<T, E>) b.terms = to;
   }
 
   void phase(size_t p, const Phase& ph, const Phase& pw, const Block& b, Moments* moments) const {
@@ -199,8 +206,17 @@ class Forward {
     if (moments != nullptr) statistics(result, count, moments);
   }
 
+  // Rows that are computed for so many.
+  int64_t whole_rows(int64_t rows) const {
+    return tiles_ == nullptr ? whole_pairs(rows) : tiles_for(rows) * kTile;
+  }
+
+  // `rows` are whole.
   void multiply(const PhaseWeights& weights, const Term<E>** begin, int64_t rows, T* result) const {
     if (weights.depth == 0) std::fill_n(result, rows * product_columns_, T(0));
+    if constexpr (std::is_same_v<E, Pair>) {
+      if (tiles_ != nullptr) return multiply_tiles(weights, begin, rows, result);
+    }
     bool first = true;
     weights.each_sum([&](const Stretch* s, int64_t count) {
       for (int64_t j = 0; j < weights_.panels(); ++j) {
@@ -211,13 +227,24 @@ class Forward {
     });
   }
 
+  void multiply_tiles(const PhaseWeights& weights, const Term<E>** begin, int64_t rows, T* result) const {
+    const int64_t depth = weights.depth / kTermsOf<E>, all = depth / kTile;
+    for (int64_t s = 0; s < all; s += kSteps) {
+      const int64_t steps = std::min(kSteps, all - s), from = s * kTile;
+      E* a = scratch<E, 15>(rows * steps * kTile);
+      tiles_->gather(weights.stretches.data(), int64_t(weights.stretches.size()), begin, rows, from, steps, a);
+      tiles_->multiply(rows / kTile, steps, a, weights_.panel(weights, 0) + from * kPanel, kPanel, depth * kPanel,
+                       weights_.panels(), result, product_columns_, s == 0);
+    }
+  }
+
   // The loaded pixels times all taps.
   T* multiply_all(int64_t pixels, const Term<E>* terms) const {
-    const Term<E>** begin = scratch<const Term<E>*, 1>(whole_pairs(pixels));
-    for (int64_t i = 0; i < whole_pairs(pixels); ++i)
+    const Term<E>** begin = scratch<const Term<E>*, 1>(whole_rows(pixels));
+    for (int64_t i = 0; i < whole_rows(pixels); ++i)
       begin[i] = terms + std::min(i, pixels - 1) * source_.image.channels;
-    T* result = scratch<T, 6>(whole_pairs(pixels) * product_columns_);
-    multiply(weights_.phases[0], begin, whole_pairs(pixels), result);
+    T* result = scratch<T, 6>(whole_rows(pixels) * product_columns_);
+    multiply(weights_.phases[0], begin, whole_rows(pixels), result);
     return result;
   }
 
@@ -237,7 +264,7 @@ class Forward {
 
   T* convolve(const PhaseWeights& weights, const Phase& pw, const Block& b, int64_t count) const {
     const int64_t c = source_.image.channels;
-    const Term<E>** begin = scratch<const Term<E>*, 1>(whole_pairs(count));
+    const Term<E>** begin = scratch<const Term<E>*, 1>(whole_rows(count));
     int64_t i = 0;
     for (int64_t n = 0; n < b.n1 - b.n0; ++n) {
       for (int64_t m = 0; m < b.high; ++m) {
@@ -245,9 +272,9 @@ class Forward {
         for (int64_t w = 0; w < pw.count; ++w) begin[i++] = row + w * w_.step * c;
       }
     }
-    for (; i < whole_pairs(count); ++i) begin[i] = begin[count - 1];
-    T* result = scratch<T, 2>(whole_pairs(count) * columns_);
-    multiply(weights, begin, whole_pairs(count), result);
+    for (; i < whole_rows(count); ++i) begin[i] = begin[count - 1];
+    T* result = scratch<T, 2>(whole_rows(count) * columns_);
+    multiply(weights, begin, whole_rows(count), result);
     return result;
   }
 
@@ -291,6 +318,7 @@ class Forward {
 
   const Gemm<T> gemm_ = gemm<T>();
   const Products<T, E> tile_ = products<T, E>();
+  const Tiles* tiles_ = std::is_same_v<E, Pair> ? tiles() : nullptr;
   const Source<T>& source_;
   Image out_;
   Axis h_, w_;
@@ -332,7 +360,7 @@ bool conv_norm_act_in_pairs_cpu(std::array<int64_t, 4> x, std::array<int64_t, 4>
   // also those of the gradients
   const bool gather = sums_of_pairs(weight[1], weight[3], s, false);
   if (!gather || !sums_of_pairs(weight[0], weight[3], s, true) || !multiplies<Pair>()) return false;
-  if (channels <= kFewChannels) return true;
+  if (channels <= kFewChannels || tiles() != nullptr) return true;
   auto axis = [&](size_t d) { return axis_of(s, d, x[2 + d], out[d], weight[2 + d], s.transposed); };
   return bool(minimal_filter(products<float, Pair>(), axis(0), axis(1), channels, x[0]));
 }

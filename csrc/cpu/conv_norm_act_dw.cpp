@@ -1,8 +1,9 @@
 // The weight's gradient on the CPU: for each row of the kernel, or for all of a thin one, a product of the small
 // tensor's channels and the shifted pixels of the big one, summed over blocks of pixels in a fixed order; or by minimal
-// filtering, conv_point_gradient.h.
+// filtering, conv_point_gradient.h, or in tiles, conv_tile_gradient.h.
 #include "cpu/conv_norm_act.h"
 #include "cpu/conv_point_gradient.h"
+#include "cpu/conv_tile_gradient.h"
 #include "cpu/tasks.h"
 
 namespace fastgan {
@@ -167,6 +168,9 @@ class WeightGradient {
 template <typename T, typename E>
 void weight_gradient(const Source<T>& big, const Source<T>& small, const Sizes& s, Tensor& dw) {
   const int64_t kh = dw.size(2), kw = dw.size(3);
+  if constexpr (std::is_same_v<E, Pair>) {
+    if (tiles() != nullptr) return TileGradient(big, small, kh, kw, s).run(dw);
+  }
   const Axis h = axis_of(s, 0, big.image.height, small.image.height, kh, false);
   const Axis w = axis_of(s, 1, big.image.width, small.image.width, kw, false);
   const MinimalFilter<T, E> filter =

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "cpu/gemm.h"
@@ -132,9 +133,38 @@ class Source {
     }
   }
 
+  // The same as bfloat16; what is such, and is loaded as it is, has only to be copied.
+  void load_terms(const Gemm<T>& gemm, int64_t n0, int64_t n1, int64_t h0, int64_t rows, int64_t w0, int64_t width,
+                  uint16_t* to) const {
+    const int64_t c = image.channels, all = (n1 - n0) * rows * width * c;
+    if (loop_ || image.storage != Storage::bfloat16 || image.strides[1] != 1) {
+      T* values = scratch<T, 16>(all);
+      load(gemm, n0, n1, h0, rows, 1, w0, width, values);
+      gemm.store(Storage::bfloat16, values, 1, to, {all, 1, 1, 1});
+      return;
+    }
+    const int64_t left = std::clamp<int64_t>(-w0, 0, width);
+    const int64_t inside = std::max<int64_t>(0, std::min(width, image.width - w0) - left);
+    for (int64_t n = n0; n < n1; ++n) {
+      for (int64_t h = h0; h < h0 + rows; ++h, to += width * c) {
+        const bool empty = h < 0 || h >= image.height || inside == 0;
+        std::fill_n(to, (empty ? width : left) * c, uint16_t(0));
+        if (empty) continue;
+        copy_row(n, h, w0 + left, inside, to + left * c);
+        std::fill_n(to + (left + inside) * c, (width - left - inside) * c, uint16_t(0));
+      }
+    }
+  }
+
   Image image;
 
  private:
+  void copy_row(int64_t n, int64_t h, int64_t w, int64_t width, uint16_t* to) const {
+    const int64_t c = image.channels;
+    if (image.strides[3] == c) return void(std::memcpy(to, image.at(n, h, w), size_t(width * c * image.item)));
+    for (int64_t i = 0; i < width; ++i) std::memcpy(to + i * c, image.at(n, h, w + i), size_t(c * image.item));
+  }
+
   // Rows of one sample to where place(row) says. Where channels are outermost, 16 of them at a time: each is a stream
   // through neighbouring rows that the processor can foresee.
   template <typename Rows, typename Place>

@@ -4,11 +4,20 @@
 
 #include "cpu/conv_axis.h"
 #include "cpu/conv_source.h"
+#include "cpu/tiles.h"
 
 namespace fastgan {
 
 // Operands that are summed at a time: a panel of the weight of this depth stays in the first-level cache.
 constexpr int64_t kDepth = 320;
+// Sums have a multiple of so many terms, with zeros in the weight for those that are not there.
+template <typename E>
+constexpr int64_t kWholeSum = std::is_same_v<E, Pair> ? kTile * kTermsOf<Pair> : 1;
+
+template <typename E>
+int64_t whole_sum(int64_t terms) {
+  return (terms + kWholeSum<E> - 1) / kWholeSum<E> * kWholeSum<E>;
+}
 
 // The sum of one phase, of `depth` terms: [panel][depth][columns of a tile] from `base`.
 struct PhaseWeights {
@@ -115,7 +124,8 @@ class PackedWeights {
     int64_t size = 0;
     for (const Phase& ph : h.phases) {
       for (const Phase& pw : w.phases) {
-        phases.push_back({size, int64_t(ph.taps.size() * pw.taps.size()) * in_, stretches(ph, pw, width)});
+        const int64_t terms = int64_t(ph.taps.size() * pw.taps.size()) * in_;
+        phases.push_back({size, whole_sum<E>(terms), stretches(ph, pw, width)});
         size += phases.back().depth * panels_ * columns_;
       }
     }
@@ -130,25 +140,26 @@ class PackedWeights {
         in_(weight.size(0)),
         out_(weight[0].numel()),
         panels_((out_ + columns_ - 1) / columns_) {
-    phases.push_back({0, in_, {}});
+    const int64_t depth = whole_sum<E>(in_);
+    phases.push_back({0, depth, {}});
     split({0, 0, in_}, phases[0].stretches);
-    memory_ = scratch<T, 7>(in_ * panels_ * columns_);
+    memory_ = scratch<T, 7>(depth * panels_ * columns_);
     const at::Tensor dense = weight.to(c10::CppTypeToScalarType<T>::value).contiguous();
     const T* from = dense.const_data_ptr<T>();
     const int64_t big = weight.size(1), taps = weight.size(2) * weight.size(3);
     at::parallel_for(0, panels_, std::max<int64_t>(1, 65536 / std::max<int64_t>(1, in_ * columns_)),
                      [&](int64_t first, int64_t last) {
                        for (int64_t j = first; j < last; ++j) {
-                         for (int64_t c = 0; c < in_; ++c) {
-                           T* line = memory_ + (j * in_ + c) * columns_;
+                         for (int64_t c = 0; c < depth; ++c) {
+                           T* line = memory_ + (j * depth + c) * columns_;
                            for (int64_t i = 0; i < columns_; ++i) {
                              const int64_t n = j * columns_ + i;
-                             line[i] = n < out_ ? scale * from[(c * big + n % big) * taps + n / big] : T(0);
+                             line[i] = c < in_ && n < out_ ? scale * from[(c * big + n % big) * taps + n / big] : T(0);
                            }
                          }
                        }
                      });
-    make_operands(tile, in_ * panels_ * columns_);
+    make_operands(tile, depth * panels_ * columns_);
   }
 
   const E* panel(const PhaseWeights& phase, int64_t j) const {
@@ -205,9 +216,16 @@ class PackedWeights {
     at::parallel_for(0, panels_, blocks.grain(), [&](int64_t first, int64_t last) {
       T* block = scratch<T, 8>(blocks.size());
       for (int64_t j = first; j < last; ++j) {
+        size_t p = 0;
+        for (const Phase& ph : h.phases) {
+          for (const Phase& pw : w.phases) {
+            const int64_t depth = phases[p].depth, terms = int64_t(ph.taps.size() * pw.taps.size()) * in_;
+            std::fill_n(memory_ + phases[p++].base + (j * depth + terms) * columns_, (depth - terms) * columns_, T(0));
+          }
+        }
         for (int64_t c0 = 0; c0 < in_; c0 += blocks.kChannels) {
           const int64_t channels = blocks.read(j, c0, block);
-          size_t p = 0;
+          p = 0;
           for (const Phase& ph : h.phases) {
             for (const Phase& pw : w.phases) {
               const PhaseWeights& phase = phases[p++];

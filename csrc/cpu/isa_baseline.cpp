@@ -8,6 +8,7 @@
 #include "cpu/matrix.h"
 #include "cpu/penalty.h"
 #include "cpu/span.h"
+#include "cpu/tiles.h"
 
 #define FASTGAN_ISA baseline
 #define FASTGAN_VECTOR_BYTES 16
@@ -40,7 +41,7 @@ bool multiplies<Pair>() {
   return has;
 }
 const char* instruction_set() {
-  return multiplies<Pair>() ? "avx512_bf16" : has_avx512() ? "avx512" : has_avx2() ? "avx2" : "baseline";
+  return tiles() != nullptr ? "amx_bf16" : multiplies<Pair>() ? "avx512_bf16" : has_avx512() ? "avx512" : has_avx2() ? "avx2" : "baseline";
 }
 template <>
 Loop<float> loop<float>(LoopKey key) {

@@ -70,7 +70,6 @@ def test_all_cases_are_large_enough(backend):
 def test_which_are_multiplied_in_pairs(backend, case, monkeypatch):
     import fastgan.backends.native.conv_norm_act as native
 
-    monkeypatch.setattr(processor, "multiplies_tiles", lambda: False)
     x, a = torch.empty(case.shape, dtype=torch.bfloat16), attributes(case, False)
     weight = (case.shape[1], case.c_out) if case.transposed else (case.c_out, case.shape[1])
     pairs = torch.cpu._is_avx512_bf16_supported()

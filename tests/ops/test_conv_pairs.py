@@ -66,7 +66,6 @@ def test_same_bits_again_for_any_number_of_threads(backend, case, threads):
 def test_thin_ends_whose_sums_fall_into_pairs(backend, channels, kernel, sizes, pairs, transposed, monkeypatch):
     import fastgan.backends.native.conv_norm_act as native
 
-    monkeypatch.setattr(processor, "multiplies_tiles", lambda: False)
     a = attributes(CASES[0]._replace(transposed=transposed), False)._replace(**sizes)
     x = torch.empty(1, channels[0] if transposed else channels[1], 16, 16, dtype=torch.bfloat16)
     assert native._in_pairs(x, (*channels, *kernel), a) == (pairs and torch.cpu._is_avx512_bf16_supported())

@@ -1,0 +1,189 @@
+// Tiles of pairs of bfloat16 for x86-64 with AMX.
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "cpu/tiles.h"
+
+#if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) || __has_include(<amxbf16intrin.h>))
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,amx-tile,amx-bf16"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,amx-tile,amx-bf16")
+#endif
+
+#define FASTGAN_ISA amx
+#define FASTGAN_VECTOR_BYTES 64
+#include "cpu/transpose_loops.h"
+
+namespace fastgan {
+namespace amx {
+
+// Bytes of a tile, of a row of it, and of an operand.
+constexpr int64_t kBytes = 1024, kRow = 64, kOperand = sizeof(Pair);
+
+// Palette 1: eight tiles of 16 rows of 64 bytes.
+struct alignas(64) Config {
+  uint8_t palette = 1, start = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+void gather(const Stretch* stretches, int64_t count, const uint16_t* const* a, int64_t rows, int64_t from,
+            int64_t steps, Pair* to) {
+  char* out = reinterpret_cast<char*>(to);
+  const int64_t end = from + steps * kTile, size = steps * kBytes;
+  const Stretch& last = stretches[count - 1];
+  const int64_t missing = std::max(from, last.begin + last.length);
+  for (int64_t r = 0; r < tiles_for(rows) * kTile; ++r) {
+    const uint16_t* row = a[std::min(r, rows - 1)];
+    char* line = out + r / kTile * size + r % kTile * kRow;
+    auto place = [&](int64_t i) { return line + (i - from) / kTile * kBytes + (i - from) % kTile * kOperand; };
+    for (int64_t s = 0; s < count; ++s) {
+      int64_t i = std::max(from, stretches[s].begin);
+      const int64_t stop = std::min(end, stretches[s].begin + stretches[s].length);
+      const uint16_t* values = row + stretches[s].offset + (i - stretches[s].begin) * kTermsOf<Pair>;
+      while (i < stop) {
+        const int64_t left = std::min(stop - i, kTile - (i - from) % kTile);
+        if (left == kTile) {
+          _mm512_storeu_si512(place(i), _mm512_loadu_si512(values));
+        } else {
+          const auto mask = __mmask16((1u << left) - 1);
+          _mm512_mask_storeu_epi32(place(i), mask, _mm512_maskz_loadu_epi32(mask, values));
+        }
+        i += left, values += left * kTermsOf<Pair>;
+      }
+    }
+    for (int64_t i = missing; i < end;) {
+      const int64_t left = std::min(end - i, kTile - (i - from) % kTile);
+      std::memset(place(i), 0, size_t(left * kOperand));
+      i += left;
+    }
+  }
+}
+
+void pair(int64_t count, const uint16_t* from, int64_t step, Pair* to) {
+  alignas(64) static constexpr auto lanes = [] {
+    std::array<uint16_t, 2 * kPanel> result{};
+    for (int i = 0; i < 2 * kPanel; ++i) result[size_t(i)] = uint16_t(i / 2 + i % 2 * kPanel);
+    return result;
+  }();
+  const __m512i left = _mm512_load_si512(lanes.data()), right = _mm512_load_si512(lanes.data() + kPanel);
+  for (int64_t i = 0; i < count; i += 2, from += 2 * step, to += kPanel) {
+    const __m512i one = _mm512_loadu_si512(from);
+    const __m512i two = i + 1 < count ? _mm512_loadu_si512(from + step) : _mm512_setzero_si512();
+    _mm512_storeu_si512(to, _mm512_permutex2var_epi16(one, left, two));
+    _mm512_storeu_si512(to + kTile, _mm512_permutex2var_epi16(one, right, two));
+  }
+}
+
+void turn(const Pair* panel, int64_t steps, Pair* to) {
+  using Square = Transpose<float>;
+  static_assert(Square::kLanes == kTile);
+  // bits that are moved, whatever they say
+  const float* from = reinterpret_cast<const float*>(panel);
+  for (int64_t half = 0; half < kPanel; half += kTile) {
+    for (int64_t s = 0; s < steps; ++s, to += kTile * kTile) {
+      float* out = reinterpret_cast<float*>(to);
+      Square::square([&](int r) { return *reinterpret_cast<const Square::Vec*>(from + (s * kTile + r) * kPanel + half); },
+                     [&](int r, Square::Vec v) { *reinterpret_cast<Square::Vec*>(out + r * kTile) = v; });
+    }
+  }
+}
+
+// Two tiles of rows, or one, by a panel.
+template <bool Two>
+inline __attribute__((always_inline)) void product(int64_t steps, const char* a, const char* next, const char* b,
+                                                   int64_t apart, float* c, int64_t stride, bool first) {
+  const int64_t row = stride * int64_t(sizeof(float));
+  float* below = c + kTile * stride;
+  if (first) {
+    _tile_zero(0);
+    _tile_zero(1);
+    if (Two) {
+      _tile_zero(2);
+      _tile_zero(3);
+    }
+  } else {
+    _tile_loadd(0, c, row);
+    _tile_loadd(1, c + kTile, row);
+    if (Two) {
+      _tile_loadd(2, below, row);
+      _tile_loadd(3, below + kTile, row);
+    }
+  }
+  for (int64_t s = 0; s < steps; ++s) {
+    _tile_loadd(6, b, apart);
+    _tile_loadd(4, a, kRow);
+    _tile_loadd(7, b + kRow, apart);
+    if (Two) _tile_loadd(5, next, kRow);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    if (Two) {
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+    a += kBytes, next += kBytes, b += kTile * apart;
+  }
+  _tile_stored(0, c, row);
+  _tile_stored(1, c + kTile, row);
+  if (Two) {
+    _tile_stored(2, below, row);
+    _tile_stored(3, below + kTile, row);
+  }
+}
+
+void multiply(int64_t tiles, int64_t steps, const Pair* a, const Pair* b, int64_t apart, int64_t panel, int64_t panels,
+              float* c, int64_t stride, bool first) {
+  const Config config;
+  _tile_loadconfig(&config);
+  const char* rows = reinterpret_cast<const char*>(a);
+  for (int64_t j = 0; j < panels; ++j) {
+    const char* columns = reinterpret_cast<const char*>(b + j * panel);
+    for (int64_t t = 0; t < tiles; t += 2) {
+      const char *one = rows + t * steps * kBytes, *two = one + steps * kBytes;
+      float* to = c + t * kTile * stride + j * kPanel;
+      if (t + 1 < tiles) {
+        product<true>(steps, one, two, columns, apart * kOperand, to, stride, first);
+      } else {
+        product<false>(steps, one, one, columns, apart * kOperand, to, stride, first);
+      }
+    }
+  }
+  _tile_release();
+}
+
+// The system gives the registers to who asks for them.
+static bool allowed() {
+  constexpr int kAskForFeature = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kAskForFeature, kTileData) == 0;
+}
+
+}  // namespace amx
+}  // namespace fastgan
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+namespace fastgan {
+const Tiles* tiles() {
+  static const Tiles all{amx::gather, amx::pair, amx::turn, amx::multiply};
+  static const bool has = multiplies<Pair>() && __builtin_cpu_supports("amx-bf16") && amx::allowed();
+  return has ? &all : nullptr;
+}
+}  // namespace fastgan
+#else
+namespace fastgan {
+const Tiles* tiles() { return nullptr; }
+}  // namespace fastgan
+#endif
