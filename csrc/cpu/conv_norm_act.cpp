@@ -176,7 +176,7 @@ class Forward {
     if constexpr (std::is_same_v<E, Pair>) {
       if (!filter_) {
         Term<E>* to = scratch<Term<E>, 14>(values);
-        source_.load_terms(gemm_, b.n0, b.n1, b.top, b.rows, left, width_, to);
+        source_.load_terms(gemm_, b.n0, b.n1, b.top, b.rows, 1, left, width_, to);
         b.terms = to;
         return;
       }

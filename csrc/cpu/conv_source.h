@@ -134,19 +134,20 @@ class Source {
   }
 
   // The same as bfloat16; what is such, and is loaded as it is, has only to be copied.
-  void load_terms(const Gemm<T>& gemm, int64_t n0, int64_t n1, int64_t h0, int64_t rows, int64_t w0, int64_t width,
-                  uint16_t* to) const {
+  void load_terms(const Gemm<T>& gemm, int64_t n0, int64_t n1, int64_t h0, int64_t rows, int64_t step, int64_t w0,
+                  int64_t width, uint16_t* to) const {
     const int64_t c = image.channels, all = (n1 - n0) * rows * width * c;
     if (loop_ || image.storage != Storage::bfloat16 || image.strides[1] != 1) {
       T* values = scratch<T, 16>(all);
-      load(gemm, n0, n1, h0, rows, 1, w0, width, values);
+      load(gemm, n0, n1, h0, rows, step, w0, width, values);
       gemm.store(Storage::bfloat16, values, 1, to, {all, 1, 1, 1});
       return;
     }
     const int64_t left = std::clamp<int64_t>(-w0, 0, width);
     const int64_t inside = std::max<int64_t>(0, std::min(width, image.width - w0) - left);
     for (int64_t n = n0; n < n1; ++n) {
-      for (int64_t h = h0; h < h0 + rows; ++h, to += width * c) {
+      for (int64_t r = 0; r < rows; ++r, to += width * c) {
+        const int64_t h = h0 + r * step;
         const bool empty = h < 0 || h >= image.height || inside == 0;
         std::fill_n(to, (empty ? width : left) * c, uint16_t(0));
         if (empty) continue;

@@ -1,5 +1,5 @@
-// The weight's gradient in tiles of pairs of bfloat16, see tiles.h: a product of the small tensor's channels and the
-// shifted pixels of the big one for each tap, summed over blocks of pixels in a fixed order.
+// The weight's gradient in tiles of pairs of bfloat16, see tiles.h: the small tensor's channels, turned once for all,
+// times the shifted pixels of the big one for each tap, summed over blocks of pixels in a fixed order.
 #pragma once
 #include "cpu/conv_norm_act.h"
 #include "cpu/tasks.h"
@@ -12,96 +12,132 @@ class TileGradient {
   TileGradient(const Source<float>& big, const Source<float>& small, int64_t kh, int64_t kw, const Sizes& sizes)
       : big_(big), small_(small), kh_(kh), kw_(kw), sizes_(sizes) {
     const Image& image = small.image;
-    parts_ = (image.channels + kChannels - 1) / kChannels;
-    part_ = whole_panels((image.channels + parts_ - 1) / parts_);
-    parts_ = (image.channels + part_ - 1) / part_;
+    channels_ = whole_panels(image.channels);
     high_ = std::clamp<int64_t>(kPixels / image.width, 1, image.height);
     bands_ = (image.height + high_ - 1) / high_;
     together_ = bands_ == 1 ? std::clamp<int64_t>(kPixels / (high_ * image.width), 1, image.samples) : 1;
     blocks_ = (image.samples + together_ - 1) / together_ * bands_;
     line_ = (image.width + 1) / 2;
+    steps_ = tiles_for(together_ * high_ * line_);
     // neighbouring taps of a row are neighbouring pixels of the image
     stretches_ = sizes.dilation[1] == 1 ? 1 : kw;
-    row_ = whole_panels((stretches_ == 1 ? kw : 1) * big.image.channels);
-    columns_ = kh * stretches_ * row_;
+    length_ = (stretches_ == 1 ? kw : 1) * big.image.channels;
+    row_ = whole_panels(length_);
     width_ = (image.width - 1) * sizes.stride[1] + (kw - 1) * sizes.dilation[1] + 1;
-    splits_ = std::clamp<int64_t>((kTasks + parts_ - 1) / parts_, 1, blocks_);
+    parts_ = std::clamp<int64_t>((kTasks + kh * stretches_ - 1) / (kh * stretches_), 1, row_ / kPanel);
+    part_ = whole_panels((row_ + parts_ - 1) / parts_);
+    parts_ = (row_ + part_ - 1) / part_;
+    const int64_t tasks = kh * stretches_ * parts_;
+    splits_ = std::clamp<int64_t>((kTasks + tasks - 1) / tasks, 1, blocks_);
   }
 
   // Writes dw (C_small, C_big, kH, kW) of any strides.
   void run(Tensor& dw) {
-    const int64_t size = part_ * columns_;
-    float* sums = scratch<float, 9>(parts_ * splits_ * size);
-    each_task(parts_ * splits_, [&](int64_t t) { task(t, sums + t * size); });
-    const int64_t channels = small_.image.channels;
+    Pair* turned = scratch<Pair, 18>(blocks_ * block_size());
+    each_task(blocks_, [&](int64_t b) { turn(b, turned + b * block_size()); });
+    const int64_t sums = kh_ * stretches_ * parts_, size = channels_ * part_;
+    float* all = scratch<float, 9>(sums * splits_ * size);
     const Image to(dw);
-    at::parallel_for(0, channels, 1, [&](int64_t first, int64_t last) {
-      for (int64_t c = first; c < last; ++c) finish(c, sums + c / part_ * splits_ * size + c % part_ * columns_, to);
+    each_task(sums * splits_, [&](int64_t t) {
+      multiply(t / splits_, t % splits_, turned, all + t * size);
+      if (splits_ == 1) store(t, all + t * size, to);
+    });
+    if (splits_ == 1) return;
+    each_task(sums, [&](int64_t t) {
+      float* whole = all + t * splits_ * size;
+      for (int64_t s = 1; s < splits_; ++s) {
+        for (int64_t i = 0; i < size; ++i) whole[i] += whole[s * size + i];
+      }
+      store(t, whole, to);
     });
   }
 
  private:
-  // Pixels of a block, channels of the small tensor in a task, and tasks wanted.
-  static constexpr int64_t kPixels = 1024, kChannels = 256, kTasks = 8;
+  // Pixels of a block, and tasks wanted.
+  static constexpr int64_t kPixels = 1024, kTasks = 8;
 
   static int64_t whole_panels(int64_t n) { return (n + kPanel - 1) / kPanel * kPanel; }
 
-  // Tasks in the order [part][split].
-  void task(int64_t t, float* sums) const {
-    const int64_t split = t % splits_, first = blocks_ * split / splits_, last = blocks_ * (split + 1) / splits_;
-    for (int64_t b = first; b < last; ++b) block(b, t / splits_ * part_, b == first, sums);
+  int64_t block_size() const { return channels_ * steps_ * kTile; }
+
+  // Samples and rows of the small tensor, and its lines.
+  struct Block {
+    int64_t n0, n1, m0, high;
+    int64_t lines() const { return (n1 - n0) * high; }
+  };
+  Block block(int64_t b) const {
+    const Image& small = small_.image;
+    const int64_t n0 = b / bands_ * together_, m0 = b % bands_ * high_;
+    return {n0, std::min(n0 + together_, small.samples), m0, std::min(high_, small.height - m0)};
   }
 
-  void block(int64_t number, int64_t c0, bool first, float* sums) const {
-    const Image &small = small_.image, &big = big_.image;
-    const int64_t n0 = number / bands_ * together_, n1 = std::min(n0 + together_, small.samples);
-    const int64_t m0 = number % bands_ * high_, high = std::min(high_, small.height - m0);
-    const int64_t lines = (n1 - n0) * high, steps = tiles_for(lines * line_), depth = steps * kTile;
+  // A panel with zeros for the operands that a block does not have.
+  Pair* panel_for(const Block& b) const {
+    Pair* panel = scratch<Pair, 2>(steps_ * kTile * kPanel);
+    std::fill(panel + b.lines() * line_ * kPanel, panel + steps_ * kTile * kPanel, Pair{});
+    return panel;
+  }
 
-    uint16_t* pixels = scratch<uint16_t, 5>(lines * small.width * small.channels + kPanel);
-    small_.load_terms(gemm_, n0, n1, m0, high, 0, small.width, pixels);
-    Pair* panel = scratch<Pair, 2>(depth * kPanel);
-    std::fill(panel + lines * line_ * kPanel, panel + depth * kPanel, Pair{});
-    Pair* a = scratch<Pair, 1>(depth * part_);
-    for (int64_t r = 0; r < part_; r += kPanel) {
+  // The small tensor's channels: [tile][step][channel][operand of pixels].
+  void turn(int64_t number, Pair* to) const {
+    const Block b = block(number);
+    const Image& small = small_.image;
+    uint16_t* pixels = scratch<uint16_t, 5>(b.lines() * small.width * small.channels + kPanel);
+    small_.load_terms(gemm_, b.n0, b.n1, b.m0, b.high, 1, 0, small.width, pixels);
+    Pair* panel = panel_for(b);
+    for (int64_t c = 0; c < channels_; c += kPanel) {
       // channels that are not there belong to rows that nobody reads
-      const uint16_t* from = pixels + std::min(c0 + r, small.channels - 1);
-      for (int64_t i = 0; i < lines; ++i, from += small.width * small.channels) {
+      const uint16_t* from = pixels + std::min(c, small.channels - 1);
+      for (int64_t i = 0; i < b.lines(); ++i, from += small.width * small.channels) {
         tiles_.pair(small.width, from, small.channels, panel + i * line_ * kPanel);
       }
-      tiles_.turn(panel, steps, a + r * depth);
+      tiles_.turn(panel, steps_, to + c * steps_ * kTile);
     }
+  }
 
-    const int64_t rows = (high - 1) * sizes_.stride[0] + (kh_ - 1) * sizes_.dilation[0] + 1;
-    const int64_t line = width_ * big.channels, step = sizes_.stride[1] * big.channels;
-    uint16_t* band = scratch<uint16_t, 0>((n1 - n0) * rows * line + kPanel);
-    const int64_t h = m0 * sizes_.stride[0] - sizes_.padding[0];
-    big_.load_terms(gemm_, n0, n1, h, rows, -sizes_.padding[1], width_, band);
-    for (int64_t kh = 0; kh < kh_; ++kh) {
-      for (int64_t s = 0; s < stretches_; ++s) {
-        const uint16_t* taps = band + kh * sizes_.dilation[0] * line + s * sizes_.dilation[1] * big.channels;
-        for (int64_t j = 0; j < row_; j += kPanel) {
-          for (int64_t i = 0; i < lines; ++i) {
-            const uint16_t* from = taps + (i / high * rows + i % high * sizes_.stride[0]) * line + j;
-            tiles_.pair(small.width, from, step, panel + i * line_ * kPanel);
-          }
-          float* to = sums + (kh * stretches_ + s) * row_ + j;
-          tiles_.multiply(part_ / kTile, steps, a, panel, kPanel, 0, 1, to, columns_, first);
+  // A row of the kernel, stretch of it, and the columns from `first` on.
+  struct Columns {
+    int64_t kh, stretch, first, count;
+  };
+  Columns columns(int64_t t) const {
+    const int64_t first = t % parts_ * part_;
+    return {t / parts_ / stretches_, t / parts_ % stretches_, first, std::min(part_, row_ - first)};
+  }
+
+  // [small channel][column] of one split of the blocks.
+  void multiply(int64_t t, int64_t split, const Pair* turned, float* sums) const {
+    const Columns c = columns(t);
+    const int64_t begin = blocks_ * split / splits_, end = blocks_ * (split + 1) / splits_;
+    const int64_t line = width_ * big_.image.channels, step = sizes_.stride[1] * big_.image.channels;
+    for (int64_t number = begin; number < end; ++number) {
+      const Block b = block(number);
+      uint16_t* band = scratch<uint16_t, 0>(b.lines() * line + kPanel);
+      const int64_t h = b.m0 * sizes_.stride[0] - sizes_.padding[0] + c.kh * sizes_.dilation[0];
+      big_.load_terms(gemm_, b.n0, b.n1, h, b.high, sizes_.stride[0], -sizes_.padding[1], width_, band);
+      Pair* panel = panel_for(b);
+      for (int64_t j = 0; j < c.count; j += kPanel) {
+        const uint16_t* from = band + c.stretch * sizes_.dilation[1] * big_.image.channels + c.first + j;
+        for (int64_t i = 0; i < b.lines(); ++i) {
+          tiles_.pair(small_.image.width, from + i * line, step, panel + i * line_ * kPanel);
         }
+        tiles_.multiply(channels_ / kTile, steps_, turned + number * block_size(), panel, kPanel, 0, 1, sums + j, part_,
+                        number == begin);
       }
     }
   }
 
-  // The taps of one small channel from its sums.
-  void finish(int64_t c, float* sums, const Image& to) const {
-    for (int64_t s = 1; s < splits_; ++s) {
-      const float* more = sums + s * part_ * columns_;
-      for (int64_t i = 0; i < columns_; ++i) sums[i] += more[i];
-    }
-    for (int64_t tap = 0; tap < kh_ * kw_; ++tap) {
-      const int64_t column = tap % kw_ * (stretches_ == 1 ? to.channels : row_);
-      const float* from = sums + tap / kw_ * stretches_ * row_ + column;
-      gemm_.store(to.storage, from, columns_, to.at(c, tap / kw_, tap % kw_), to.pixels(1));
+  // The columns of a task, which are taps and big channels.
+  void store(int64_t t, const float* sums, const Image& to) const {
+    const Columns c = columns(t);
+    const int64_t big = to.channels, last = std::min(c.first + c.count, length_);
+    for (int64_t small = 0; small < small_.image.channels; ++small, sums += part_) {
+      for (int64_t q = c.first; q < last;) {
+        Pixels channels = to.pixels(1);
+        channels.channels = std::min(last - q, big - q % big);
+        char* at = to.at(small, c.kh, c.stretch + q / big) + q % big * to.strides[1] * to.item;
+        gemm_.store(to.storage, sums + q - c.first, part_, at, channels);
+        q += channels.channels;
+      }
     }
   }
 
@@ -110,11 +146,12 @@ class TileGradient {
   const Source<float>&big_, &small_;
   int64_t kh_, kw_;
   Sizes sizes_;
-  // parts of the small channels, and channels of one; rows of a band, and bands; samples of a block, blocks, and what
-  // these are split into; operands of a row of pixels
-  int64_t parts_, part_, high_, bands_, together_, blocks_, splits_, line_;
-  // stretches of taps in a row of the kernel, columns of one and of all; pixels of a loaded row
-  int64_t stretches_, row_, columns_, width_;
+  // small channels of whole panels; rows of a band, and bands; samples of a block, blocks, and what these are split
+  // into; operands of a row of pixels, and steps of a block
+  int64_t channels_, high_, bands_, together_, blocks_, splits_, line_, steps_;
+  // stretches of taps in a row of the kernel, values of one, and columns for them; parts of these, and columns of one;
+  // pixels of a loaded row
+  int64_t stretches_, length_, row_, parts_, part_, width_;
 };
 
 }  // namespace fastgan

@@ -1,6 +1,7 @@
 // The weight of a convolution, times a factor, in the order in which the tiles of the product read it.
 #pragma once
 #include <ATen/Parallel.h>
+#include <c10/util/BFloat16.h>
 
 #include "cpu/conv_axis.h"
 #include "cpu/conv_source.h"
@@ -129,9 +130,8 @@ class PackedWeights {
         size += phases.back().depth * panels_ * columns_;
       }
     }
-    memory_ = scratch<T, 7>(size);
-    fill(weight, scale, h, w, scatter);
-    make_operands(tile, size);
+    operands_ = scratch<E, 7>(size / kTermsOf<E>);
+    fill(weight, scale, h, w, scatter, tile);
   }
 
   // weight (C_small, C_big, kH, kW) as one matrix: for each small channel a column for each (kh, kw, big channel).
@@ -143,7 +143,7 @@ class PackedWeights {
     const int64_t depth = whole_sum<E>(in_);
     phases.push_back({0, depth, {}});
     split({0, 0, in_}, phases[0].stretches);
-    memory_ = scratch<T, 7>(depth * panels_ * columns_);
+    operands_ = scratch<E, 7>(depth / kTermsOf<E> * panels_ * columns_);
     const at::Tensor dense = weight.to(c10::CppTypeToScalarType<T>::value).contiguous();
     const T* from = dense.const_data_ptr<T>();
     const int64_t big = weight.size(1), taps = weight.size(2) * weight.size(3);
@@ -151,15 +151,14 @@ class PackedWeights {
                      [&](int64_t first, int64_t last) {
                        for (int64_t j = first; j < last; ++j) {
                          for (int64_t c = 0; c < depth; ++c) {
-                           T* line = memory_ + (j * depth + c) * columns_;
                            for (int64_t i = 0; i < columns_; ++i) {
                              const int64_t n = j * columns_ + i;
-                             line[i] = c < in_ && n < out_ ? scale * from[(c * big + n % big) * taps + n / big] : T(0);
+                             const bool is = c < in_ && n < out_;
+                             put(j * depth + c, i, is ? scale * from[(c * big + n % big) * taps + n / big] : T(0));
                            }
                          }
                        }
                      });
-    make_operands(tile, depth * panels_ * columns_);
   }
 
   const E* panel(const PhaseWeights& phase, int64_t j) const {
@@ -180,17 +179,12 @@ class PackedWeights {
     }
   }
 
-  void make_operands(const Products<T, E>& tile, int64_t size) {
+  // Term `line` of all, for column n.
+  void put(int64_t line, int64_t n, T value) {
     if constexpr (std::is_same_v<T, E>) {
-      operands_ = memory_;
+      operands_[line * columns_ + n] = value;
     } else {
-      operands_ = scratch<E, 13>(size / kTermsOf<E>);
-      const int64_t terms = size / columns_, grain = kDepth * kTermsOf<E>;
-      at::parallel_for(0, (terms + grain - 1) / grain, 4, [&](int64_t first, int64_t last) {
-        const int64_t from = first * grain, to = std::min(last * grain, terms);
-        E* operands = operands_ + from / kTermsOf<E> * columns_;
-        tile.unfold(to - from, memory_ + from * columns_, columns_, 1, 0, columns_, operands, columns_);
-      });
+      operands_[line / kTermsOf<E> * columns_ + n].terms[line % kTermsOf<E>] = c10::detail::round_to_nearest_even(value);
     }
   }
 
@@ -210,7 +204,9 @@ class PackedWeights {
     return result;
   }
 
-  void fill(const at::Tensor& weight, T scale, const Axis& h, const Axis& w, bool scatter) {
+  void fill(const at::Tensor& weight, T scale, const Axis& h, const Axis& w, bool scatter, const Products<T, E>& tile) {
+    // else pairs are of neighbouring taps, and too few to matter
+    const bool whole = in_ % kTermsOf<E> == 0;
     const WeightBlocks<T> blocks(weight, scatter, columns_);
     const int64_t kw = weight.size(3), taps = weight.size(2) * kw;
     at::parallel_for(0, panels_, blocks.grain(), [&](int64_t first, int64_t last) {
@@ -220,25 +216,34 @@ class PackedWeights {
         for (const Phase& ph : h.phases) {
           for (const Phase& pw : w.phases) {
             const int64_t depth = phases[p].depth, terms = int64_t(ph.taps.size() * pw.taps.size()) * in_;
-            std::fill_n(memory_ + phases[p++].base + (j * depth + terms) * columns_, (depth - terms) * columns_, T(0));
+            const int64_t line = phases[p++].base / columns_ + j * depth;
+            for (int64_t i = terms; i < depth; ++i) {
+              for (int64_t n = 0; n < columns_; ++n) put(line + i, n, T(0));
+            }
           }
         }
         for (int64_t c0 = 0; c0 < in_; c0 += blocks.kChannels) {
           const int64_t channels = blocks.read(j, c0, block);
+          if (scale != T(1)) {
+            for (int64_t i = 0; i < channels * taps * columns_; ++i) block[i] *= scale;
+          }
           p = 0;
           for (const Phase& ph : h.phases) {
             for (const Phase& pw : w.phases) {
               const PhaseWeights& phase = phases[p++];
-              T* to = memory_ + phase.base + (j * phase.depth + c0) * columns_;
+              int64_t line = phase.base / columns_ + j * phase.depth + c0;
               for (const Tap& th : ph.taps) {
                 for (const Tap& tw : pw.taps) {
                   const T* tap = block + (th.kernel * kw + tw.kernel) * columns_;
-                  for (int64_t c = 0; c < channels; ++c) {
-                    for (int64_t n = 0; n < columns_; ++n) {
-                      to[c * columns_ + n] = scale * tap[c * taps * columns_ + n];
+                  if (whole) {
+                    E* to = operands_ + line / kTermsOf<E> * columns_;
+                    tile.unfold(channels, tap, taps * columns_, 1, 0, columns_, to, columns_);
+                  } else {
+                    for (int64_t c = 0; c < channels; ++c) {
+                      for (int64_t n = 0; n < columns_; ++n) put(line + c, n, tap[c * taps * columns_ + n]);
                     }
                   }
-                  to += in_ * columns_;
+                  line += in_;
                 }
               }
             }
@@ -250,7 +255,6 @@ class PackedWeights {
 
   int64_t columns_ = 0, in_ = 0, out_ = 0, panels_ = 0;
   // lives as long as nobody packs another weight in this thread
-  T* memory_ = nullptr;
   E* operands_ = nullptr;
 };
 

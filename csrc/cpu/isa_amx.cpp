@@ -36,35 +36,35 @@ struct alignas(64) Config {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
+// `count` operands to place i of a row that is cut into rows of tiles.
+inline __attribute__((always_inline)) void place(const uint16_t* from, int64_t i, int64_t count, char* row) {
+  row += i / kTile * kBytes;
+  if (const int64_t begun = i % kTile; begun != 0) {
+    const int64_t n = std::min(count, kTile - begun);
+    const auto mask = __mmask16(((1u << n) - 1));
+    _mm512_mask_storeu_epi32(row + begun * kOperand, mask, _mm512_maskz_loadu_epi32(mask, from));
+    from += n * kTermsOf<Pair>, count -= n, row += kBytes;
+  }
+  for (; count >= kTile; count -= kTile, from += kTile * kTermsOf<Pair>, row += kBytes) {
+    _mm512_storeu_si512(row, _mm512_loadu_si512(from));
+  }
+  if (count > 0) {
+    const auto mask = __mmask16((1u << count) - 1);
+    _mm512_mask_storeu_epi32(row, mask, _mm512_maskz_loadu_epi32(mask, from));
+  }
+}
+
 void gather(const Stretch* stretches, int64_t count, const uint16_t* const* a, int64_t rows, int64_t from,
             int64_t steps, Pair* to) {
-  char* out = reinterpret_cast<char*>(to);
-  const int64_t end = from + steps * kTile, size = steps * kBytes;
-  const Stretch& last = stretches[count - 1];
-  const int64_t missing = std::max(from, last.begin + last.length);
+  const int64_t end = from + steps * kTile, over = stretches[count - 1].begin + stretches[count - 1].length;
   for (int64_t r = 0; r < tiles_for(rows) * kTile; ++r) {
-    const uint16_t* row = a[std::min(r, rows - 1)];
-    char* line = out + r / kTile * size + r % kTile * kRow;
-    auto place = [&](int64_t i) { return line + (i - from) / kTile * kBytes + (i - from) % kTile * kOperand; };
+    char* row = reinterpret_cast<char*>(to) + r / kTile * steps * kBytes + r % kTile * kRow;
+    if (over < end) _mm512_storeu_si512(row + (steps - 1) * kBytes, _mm512_setzero_si512());
     for (int64_t s = 0; s < count; ++s) {
-      int64_t i = std::max(from, stretches[s].begin);
-      const int64_t stop = std::min(end, stretches[s].begin + stretches[s].length);
-      const uint16_t* values = row + stretches[s].offset + (i - stretches[s].begin) * kTermsOf<Pair>;
-      while (i < stop) {
-        const int64_t left = std::min(stop - i, kTile - (i - from) % kTile);
-        if (left == kTile) {
-          _mm512_storeu_si512(place(i), _mm512_loadu_si512(values));
-        } else {
-          const auto mask = __mmask16((1u << left) - 1);
-          _mm512_mask_storeu_epi32(place(i), mask, _mm512_maskz_loadu_epi32(mask, values));
-        }
-        i += left, values += left * kTermsOf<Pair>;
-      }
-    }
-    for (int64_t i = missing; i < end;) {
-      const int64_t left = std::min(end - i, kTile - (i - from) % kTile);
-      std::memset(place(i), 0, size_t(left * kOperand));
-      i += left;
+      const int64_t first = std::max(from, stretches[s].begin);
+      const int64_t last = std::min(end, stretches[s].begin + stretches[s].length);
+      const uint16_t* values = a[std::min(r, rows - 1)] + stretches[s].offset;
+      if (first < last) place(values + (first - stretches[s].begin) * kTermsOf<Pair>, first - from, last - first, row);
     }
   }
 }
@@ -121,12 +121,12 @@ inline __attribute__((always_inline)) void product(int64_t steps, const char* a,
   }
   for (int64_t s = 0; s < steps; ++s) {
     _tile_loadd(6, b, apart);
-    _tile_loadd(4, a, kRow);
     _tile_loadd(7, b + kRow, apart);
-    if (Two) _tile_loadd(5, next, kRow);
+    _tile_loadd(4, a, kRow);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     if (Two) {
+      _tile_loadd(5, next, kRow);
       _tile_dpbf16ps(2, 5, 6);
       _tile_dpbf16ps(3, 5, 7);
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 
 import torch
@@ -11,11 +12,29 @@ import torch
 def multiplies(dtype: torch.dtype) -> bool:
     """Return whether the processor has products of a 16-bit type."""
     if dtype == torch.bfloat16:
-        return torch.cpu._is_avx512_bf16_supported() or multiplies_tiles()
+        return torch.cpu._is_avx512_bf16_supported() or _multiplies_tiles()
     return dtype == torch.float16 and torch.cpu._is_amx_fp16_supported()
 
 
 @functools.cache
-def multiplies_tiles() -> bool:
-    """Return whether it multiplies whole tiles of bfloat16, which outdoes pairs of it."""
+def _multiplies_tiles() -> bool:
     return torch.cpu._is_amx_tile_supported()
+
+
+def is_wrong(dtype: torch.dtype, small: int, big: int, stride: int) -> bool:
+    """Return whether torch's convolutions in this dtype are wrong on this processor.
+
+    oneDNN's products of tiles (AMX, torch 2.13) read memory that nobody wrote where strides leave one pixel.
+
+    Args:
+        small, big: widths in pixels of the tensor that the kernel slides over, big, and of the other.
+        stride: along the width.
+    """
+    return dtype == torch.bfloat16 and stride > 1 and (small == 1 or big < stride) and _multiplies_tiles()
+
+
+def right(x: torch.Tensor, small: int, big: int, stride: int) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which torch's convolutions of x are right."""
+    if x.is_cpu and is_wrong(x.dtype, small, big, stride):
+        return torch.backends.mkldnn.flags(enabled=False)
+    return contextlib.nullcontext()

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastgan.backends.geometry import Attributes, crop, input_gradient, weight_shape
+from fastgan.backends import processor
+from fastgan.backends.geometry import Attributes, crop, input_gradient, weight_shape, widths
 from fastgan.backends.layout import accumulate_dtype, dense, formatted, is_channels_last
 
 Vector = Tensor | None
@@ -20,13 +21,15 @@ Vector = Tensor | None
 
 def convolution(u: Tensor, weight: Tensor, bias: Vector, a: Attributes) -> Tensor:
     """Return torch's convolution of u with scale * weight, or the transposed one."""
-    return torch.convolution(u, scaled(weight, a), bias, *a.sizes())
+    with processor.right(u, *widths(u, weight.shape, a), a.stride[-1]):
+        return torch.convolution(u, scaled(weight, a), bias, *a.sizes())
 
 
 def weight_gradient(u: Tensor, g: Tensor, shape: Sequence[int], a: Attributes) -> Tensor:
     """Return torch's gradient of the weight, of the given shape."""
     w = u.new_empty(1).expand(shape)
-    return torch.ops.aten.convolution_backward(g, u, w, None, *a.sizes(), [False, True, False])[1]
+    with processor.right(u, *widths(u, shape, a), a.stride[-1]):
+        return torch.ops.aten.convolution_backward(g, u, w, None, *a.sizes(), [False, True, False])[1]
 
 
 def scaled(weight: Tensor, a: Attributes) -> Tensor:

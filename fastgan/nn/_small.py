@@ -17,6 +17,7 @@ from torch.nn.parameter import Parameter
 
 from fastgan import backends
 from fastgan.backends import processor
+from fastgan.backends.geometry import widths
 from fastgan.backends.layout import is_channels_last
 from fastgan.ops import _define
 
@@ -99,6 +100,11 @@ def little_work(x: Tensor, conv: _ConvNd, norm: nn.Module | None = None) -> bool
     # torch's gradient of a kernel that leaves pixels out is wrong in channels_last, or writes where it must not
     if kernel_size[0] < stride[0] or kernel_size[1] < stride[1]:
         return False
+    if stride[1] > 1:
+        # "valid" is as good as what may be wrong
+        sides = (1, 1) if isinstance(conv.padding, str) else widths(x, conv.weight.shape, conv)  # type: ignore[arg-type]
+        if processor.is_wrong(bfloat16, *sides, stride[1]):
+            return False
     weight = conv.in_channels * conv.out_channels * kernel_size[0] * kernel_size[1]
     # of a single pixel on that side the op makes one product with the weight as it lies
     if pixels == 1 if transposed else x.shape[2:] == kernel_size:

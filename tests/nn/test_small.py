@@ -226,3 +226,20 @@ def test_statistics_of_parts():
     with separate_statistics(model, 2):
         y = model(x)
     torch.testing.assert_close(y, torch.cat([model(x[:1]), model(x[1:])]))
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride", "padding"), [(2, 4, 2, 1), (1, 3, 2, 1), (2, 5, 3, 2)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_bfloat16_is_right_where_strides_leave_one_pixel(size, kernel, stride, padding, transposed):
+    """As torch's is not on processors with AMX, which read memory that nobody wrote."""
+    module = nn.ConvTranspose2d if transposed else nn.Conv2d
+    torch.manual_seed(0)
+    stock = nn.Sequential(module(5, 7, kernel, stride, padding), nn.LeakyReLU(0.2))
+    ours = fastgan.convert(copy.deepcopy(stock))
+    x = images(3, 5, size)
+    for filler in (1 << 10, 1 << 14, 1 << 18):
+        torch.full((filler,), float("nan"), dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = step(ours, x)
+    for value, right in zip(got, step(stock.double(), x.double()), strict=True):
+        assert (value - right).abs().max() <= 0.05 * right.abs().max()

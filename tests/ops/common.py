@@ -4,6 +4,7 @@ import math
 import random
 import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import product
 from typing import NamedTuple
 
@@ -47,7 +48,8 @@ class Stem(NamedTuple):
     """An op under test and the torch composition a user would write; both (case, *arguments(tensors)) -> y.
 
     ``make`` and ``terms`` replace ``make_tensors`` and the number of values in a channel, ``dense`` names what has x's
-    memory format, and ``contiguous`` says that stock is right for contiguous tensors only.
+    memory format, ``contiguous`` says that stock is right for contiguous tensors only, ``right`` where it is at all;
+    ``product`` says that a matrix product of torch's is all there is.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Stem(NamedTuple):
     terms: Callable[..., int] | None = None
     dense: tuple[str, ...] = ("y", "dx", "second order, by x")
     contiguous: bool = False
+    right: Callable[[Case], AbstractContextManager[object]] = nullcontext
+    product: Callable[[Case], bool] = lambda _: False
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
@@ -200,7 +204,8 @@ def check(stem: Stem, case: Case, device: str, order: int, tensors: dict[str, Te
     got = derivatives(stem.fused, case, t, order)
     given = {name: v.contiguous() for name, v in t.items()} if stem.contiguous else t
     gold = derivatives(stem.stock, case, {name: v.double() for name, v in given.items()}, order)
-    low = gold if case.dtype == torch.float64 else derivatives(stem.stock, case, given, order)
+    with stem.right(case):
+        low = gold if case.dtype == torch.float64 else derivatives(stem.stock, case, given, order)
     dtypes = (
         {"y": case.dtype} | {name: v.dtype for name, v in t.items()} | {f"d{name}": v.dtype for name, v in t.items()}
     )

@@ -5,6 +5,7 @@ op itself, y = after(conv(activation(norm(x))) + bias), which normalises what it
 """
 
 import zlib
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastgan import ops
+from fastgan.backends import processor
 from fastgan.backends.geometry import Attributes
 from fastgan.backends.layout import accumulate_dtype, is_channels_last
 from fastgan.nn.functional import conv_norm_act, conv_transpose_norm_act
@@ -81,6 +83,19 @@ def stock(case: ConvCase, x, weight, bias, stats, norm_weight, norm_bias) -> Ten
         return activate(_stock_convolution(case, u, weight, bias), case.after)
     u = _stock_convolution(case, x, weight, bias)
     return activate(u, case.activation) if case.norm is None else stock_norm_act(case, u, norm_weight, norm_bias, stats)
+
+
+def right(case: ConvCase) -> AbstractContextManager[object]:
+    """Return a context in which torch's convolutions of the case are right."""
+    widths = case.shape[3], result_shape(case)[3]
+    small, big = widths if case.transposed else widths[::-1]
+    return processor.right(torch.empty(0, dtype=case.dtype), small, big, case.stride[1])
+
+
+def is_product(case: ConvCase) -> bool:
+    """Return whether the small side is a single pixel and nothing is around it."""
+    small = case.shape if case.transposed else result_shape(case)
+    return tuple(small[2:]) == (1, 1) and case.padding == (0, 0)
 
 
 def attributes(case: ConvCase, channels_last: bool, stats: bool = False) -> Attributes:
@@ -219,4 +234,4 @@ def make(case: ConvCase, device: str) -> dict[str, Tensor]:
     return {**t, **cotangents}
 
 
-STEM = Stem("conv_norm_act", fused, stock, True, make, terms, ("dx",), contiguous=True)
+STEM = Stem("conv_norm_act", fused, stock, True, make, terms, ("dx",), contiguous=True, right=right, product=is_product)

@@ -13,6 +13,8 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INTERPRETED = config.triton_interpret()
 GPU = torch.cuda.is_available()
 NATIVE = importlib.util.find_spec("fastgan._C") is not None and native.build_info()["build"] != "none"
+# whether native multiplies whole tiles of bfloat16
+IN_TILES = NATIVE and importlib.import_module("fastgan._C").instruction_set() == "amx_bf16"
 
 
 class Runner(NamedTuple):

@@ -18,6 +18,7 @@ from fastgan.backends.geometry import (
     output_channels,
     output_size,
     weight_shape,
+    widths,
 )
 from fastgan.backends.layout import accumulate_dtype, dense, is_channels_last, wanted_format
 from fastgan.backends.native import bias_act, matmul, norm_act, one_pixel, thin
@@ -59,6 +60,8 @@ def _around(
     if (x.dtype in _EXACT or (multiplies and x.dtype == torch.bfloat16)) and one_pixel.serves(x, weight[2:], a):
         return _ONE_PIXEL
     if not multiplies or _in_pairs(x, weight, a):
+        return None
+    if processor.is_wrong(x.dtype, *widths(x, weight, a), a.stride[1]):
         return None
     long = x.shape[1] * math.prod(weight[2:]) >= _LONG and set(a.dilation) == {1}
     return _MATMUL if long else _VENDOR
