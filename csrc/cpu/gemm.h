@@ -95,6 +95,8 @@ template <typename T>
 Gemm<T> gemm();
 }  // namespace avx512
 namespace avx512_bf16 {
+template <typename T>
+Gemm<T> gemm();
 template <typename T, typename E>
 Products<T, E> products();
 }  // namespace avx512_bf16

@@ -14,6 +14,15 @@ inline void assign(float16& to, float v) { to.bits = to_float16(v); }
 
 template <typename T, typename S>
 struct Movement {
+  using Square = Transpose<T>;
+  using Vec = typename Square::Vec;
+  // whether the processor rounds to S, for which it flushes subnormals
+#ifdef FASTGAN_NARROWS
+  static constexpr bool kNarrows = std::is_same_v<T, float> && std::is_same_v<S, bfloat16>;
+#else
+  static constexpr bool kNarrows = false;
+#endif
+
   static void load(const void* from, Pixels p, T* __restrict to, int64_t stride) {
     const S* __restrict s = static_cast<const S*>(from);
     if (p.channel_stride == 1) {
@@ -45,7 +54,11 @@ struct Movement {
       for (int64_t w = 0; w < rows; ++w) {
         const T* __restrict in = from + w * stride;
         S* __restrict out = s + w * p.pixel_stride;
-        for (int64_t c = 0; c < n; ++c) assign(out[c], in[c]);
+        int64_t c = 0;
+        if constexpr (kNarrows) {
+          for (; c + Square::kLanes <= n; c += Square::kLanes) put(*reinterpret_cast<const Vec*>(in + c), out + c);
+        }
+        for (; c < n; ++c) assign(out[c], in[c]);
       }
       return;
     }
@@ -71,8 +84,6 @@ struct Movement {
   }
 
  private:
-  using Square = Transpose<T>;
-  using Vec = typename Square::Vec;
   typedef uint32_t Bits __attribute__((vector_size(FASTGAN_VECTOR_BYTES)));
   typedef uint16_t Halves __attribute__((vector_size(FASTGAN_VECTOR_BYTES / 2)));
 
@@ -115,10 +126,15 @@ struct Movement {
     if constexpr (std::is_same_v<T, S>) {
       *reinterpret_cast<Vec*>(to) = v;
     } else if constexpr (std::is_same_v<S, bfloat16>) {
+#ifdef FASTGAN_NARROWS
+      const auto halves = _mm512_cvtneps_pbh((__m512)v);
+      __builtin_memcpy(to, &halves, sizeof(halves));
+#else
       // to_bfloat16 for all lanes
       const Bits u = (Bits)v, rounded = (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16, nan = (Bits)(v != v);
       const Halves halves = __builtin_convertvector((rounded & ~nan) | (nan & 0x7FC0u), Halves);
       __builtin_memcpy(to, &halves, sizeof(halves));
+#endif
     } else {
       for (int i = 0; i < Square::kLanes; ++i) assign(to[i], v[i]);
     }

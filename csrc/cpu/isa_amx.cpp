@@ -5,6 +5,7 @@
 #include <cstring>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "cpu/tiles.h"
 
@@ -36,35 +37,40 @@ struct alignas(64) Config {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-// `count` operands to place i of a row that is cut into rows of tiles.
-inline __attribute__((always_inline)) void place(const uint16_t* from, int64_t i, int64_t count, char* row) {
-  row += i / kTile * kBytes;
-  if (const int64_t begun = i % kTile; begun != 0) {
-    const int64_t n = std::min(count, kTile - begun);
-    const auto mask = __mmask16(((1u << n) - 1));
-    _mm512_mask_storeu_epi32(row + begun * kOperand, mask, _mm512_maskz_loadu_epi32(mask, from));
-    from += n * kTermsOf<Pair>, count -= n, row += kBytes;
+// Up to a row of a tile: where it begins in the rows of terms and in a tile of all steps.
+struct Piece {
+  int64_t from, to;
+  __mmask16 mask;
+};
+
+std::vector<Piece> pieces_of(const Stretch* stretches, int64_t count, int64_t from, int64_t steps) {
+  std::vector<Piece> pieces;
+  for (int64_t s = 0; s < count; ++s) {
+    const int64_t begin = stretches[s].begin, last = std::min(from + steps * kTile, begin + stretches[s].length);
+    for (int64_t i = std::max(from, begin), n; i < last; i += n) {
+      const int64_t step = (i - from) / kTile, column = (i - from) % kTile;
+      n = std::min(last - i, kTile - column);
+      pieces.push_back({stretches[s].offset + (i - begin) * kTermsOf<Pair>, step * kBytes + column * kOperand,
+                        __mmask16((1u << n) - 1)});
+    }
   }
-  for (; count >= kTile; count -= kTile, from += kTile * kTermsOf<Pair>, row += kBytes) {
-    _mm512_storeu_si512(row, _mm512_loadu_si512(from));
-  }
-  if (count > 0) {
-    const auto mask = __mmask16((1u << count) - 1);
-    _mm512_mask_storeu_epi32(row, mask, _mm512_maskz_loadu_epi32(mask, from));
-  }
+  return pieces;
 }
 
 void gather(const Stretch* stretches, int64_t count, const uint16_t* const* a, int64_t rows, int64_t from,
             int64_t steps, Pair* to) {
-  const int64_t end = from + steps * kTile, over = stretches[count - 1].begin + stretches[count - 1].length;
-  for (int64_t r = 0; r < tiles_for(rows) * kTile; ++r) {
-    char* row = reinterpret_cast<char*>(to) + r / kTile * steps * kBytes + r % kTile * kRow;
-    if (over < end) _mm512_storeu_si512(row + (steps - 1) * kBytes, _mm512_setzero_si512());
-    for (int64_t s = 0; s < count; ++s) {
-      const int64_t first = std::max(from, stretches[s].begin);
-      const int64_t last = std::min(end, stretches[s].begin + stretches[s].length);
-      const uint16_t* values = a[std::min(r, rows - 1)] + stretches[s].offset;
-      if (first < last) place(values + (first - stretches[s].begin) * kTermsOf<Pair>, first - from, last - first, row);
+  const std::vector<Piece> pieces = pieces_of(stretches, count, from, steps);
+  const bool over = stretches[count - 1].begin + stretches[count - 1].length < from + steps * kTile;
+  char* tile = reinterpret_cast<char*>(to);
+  for (int64_t first = 0; first < rows; first += kTile, tile += steps * kBytes) {
+    const uint16_t* row[kTile];
+    for (int64_t r = 0; r < kTile; ++r) row[r] = a[std::min(first + r, rows - 1)];
+    if (over) std::memset(tile + (steps - 1) * kBytes, 0, size_t(kBytes));
+    for (const Piece& piece : pieces) {
+      for (int64_t r = 0; r < kTile; ++r) {
+        const __m512i values = _mm512_maskz_loadu_epi32(piece.mask, row[r] + piece.from);
+        _mm512_mask_storeu_epi32(tile + piece.to + r * kRow, piece.mask, values);
+      }
     }
   }
 }

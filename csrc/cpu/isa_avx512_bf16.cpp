@@ -1,4 +1,4 @@
-// Products of pairs of bfloat16 for x86-64 with AVX512-BF16.
+// Products of pairs of bfloat16, and rounding to it, for x86-64 with AVX512-BF16.
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
@@ -18,13 +18,14 @@
 
 #define FASTGAN_ISA avx512_bf16
 #define FASTGAN_VECTOR_BYTES 64
+#define FASTGAN_NARROWS
 namespace fastgan {
 namespace avx512_bf16 {
 #include "cpu/half.h"
 }  // namespace avx512_bf16
 }  // namespace fastgan
 
-#include "cpu/product_loops.h"
+#include "cpu/gemm_loops.h"
 // after the loops, which leave open what an operand is
 #include "cpu/operand_pair.h"
 

@@ -57,7 +57,7 @@ PenaltyLoops<float> penalty_loops<float>(Storage storage) {
 }
 template <typename T>
 Gemm<T> gemm() {
-  return has_avx512() ? avx512::gemm<T>() : has_avx2() ? avx2::gemm<T>() : baseline::gemm<T>();
+  return multiplies<Pair>() ? avx512_bf16::gemm<T>() : has_avx512() ? avx512::gemm<T>() : has_avx2() ? avx2::gemm<T>() : baseline::gemm<T>();
 }
 template <>
 Products<float, Pair> products<float, Pair>() {

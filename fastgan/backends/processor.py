@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Iterator
 
 import torch
 
@@ -33,8 +34,14 @@ def is_wrong(dtype: torch.dtype, small: int, big: int, stride: int) -> bool:
     return dtype == torch.bfloat16 and stride > 1 and (small == 1 or big < stride) and _multiplies_tiles()
 
 
-def right(x: torch.Tensor, small: int, big: int, stride: int) -> contextlib.AbstractContextManager[object]:
-    """Return a context in which torch's convolutions of x are right."""
-    if x.is_cpu and is_wrong(x.dtype, small, big, stride):
-        return torch.backends.mkldnn.flags(enabled=False)
-    return contextlib.nullcontext()
+@contextlib.contextmanager
+def right(x: torch.Tensor, small: int, big: int, stride: int) -> Iterator[None]:
+    """Context in which torch's convolutions of x are right."""
+    if not x.is_cpu or not is_wrong(x.dtype, small, big, stride):
+        yield
+        return
+    before, *_ = torch.backends.mkldnn.set_flags(False)
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(before)

@@ -55,7 +55,7 @@ def test_long_sums_of_16_bit_units_only(monkeypatch):
     import fastgan.backends.native.conv_norm_act as native
 
     a = draw(0)[0]
-    x = torch.empty(1, 128, 4, 4, dtype=torch.bfloat16)
+    x = torch.empty(1, 128, 8, 8, dtype=torch.bfloat16)
     monkeypatch.setattr(processor, "multiplies", lambda dtype: dtype == torch.bfloat16)
     monkeypatch.setattr(native, "_in_pairs", lambda *_: False)
     assert native._around(x, None, (3, 128, 4, 4), NO_NORM, a) is native._MATMUL
