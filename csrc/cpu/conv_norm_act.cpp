@@ -104,10 +104,10 @@ class Forward {
     const int64_t positions = (h_.positions() + side() - 1) / side(), samples = out_.samples;
     const int64_t across = (w_.positions() + side() - 1) / side();
     const int64_t row = product_columns_ + std::min(source_.image.channels * w_.step, kDepth);
-    const int64_t most = filter_ ? kTilesTogether
+    const int64_t most = filter_             ? kTilesTogether
                          : tiles_ != nullptr ? kRowsOfTiles
-                                 : std::clamp(kCache / row, overlaps_ ? kLeastRows / 3 : kLeastRows,
-                                              overlaps_ ? 2 * kMostRows : kMostRows);
+                                             : std::clamp(kCache / row, overlaps_ ? kLeastRows / 3 : kLeastRows,
+                                                          overlaps_ ? 2 * kMostRows : kMostRows);
     if (overlaps_ && source_.image.height * source_.image.width == 1) {
       // a sample is one row of the product
       high_ = positions;
@@ -167,8 +167,8 @@ class Forward {
   struct Block {
     int64_t n0, n1, m0, high;  // samples, positions along the height
     int64_t top, rows;         // rows loaded of each sample
-    const T* band;             // what is loaded for minimal filtering, or terms of the product
-    const Term<E>* terms;
+    const T* band;             // what is loaded for minimal filtering
+    const Term<E>* terms;      // what is loaded for other products
   };
 
   void load(Block& b, int64_t left) const {
@@ -228,6 +228,7 @@ class Forward {
   }
 
   void multiply_tiles(const PhaseWeights& weights, const Term<E>** begin, int64_t rows, T* result) const {
+    TORCH_INTERNAL_ASSERT(tile_.columns == kPanel);
     const int64_t depth = weights.depth / kTermsOf<E>, all = depth / kTile;
     for (int64_t s = 0; s < all; s += kSteps) {
       const int64_t steps = std::min(kSteps, all - s), from = s * kTile;

@@ -28,20 +28,24 @@ class TileGradient {
     part_ = whole_panels((row_ + parts_ - 1) / parts_);
     parts_ = (row_ + part_ - 1) / part_;
     const int64_t tasks = kh * stretches_ * parts_;
-    splits_ = std::clamp<int64_t>((kTasks + tasks - 1) / tasks, 1, blocks_);
+    chunk_ = std::clamp<int64_t>(kTurned / block_size(), 1, blocks_);
+    splits_ = std::clamp<int64_t>((kTasks + tasks - 1) / tasks, 1, chunk_);
   }
 
   // Writes dw (C_small, C_big, kH, kW) of any strides.
   void run(Tensor& dw) {
-    Pair* turned = scratch<Pair, 18>(blocks_ * block_size());
-    each_task(blocks_, [&](int64_t b) { turn(b, turned + b * block_size()); });
+    Pair* turned = scratch<Pair, 13>(chunk_ * block_size());
     const int64_t sums = kh_ * stretches_ * parts_, size = channels_ * part_;
     float* all = scratch<float, 9>(sums * splits_ * size);
     const Image to(dw);
-    each_task(sums * splits_, [&](int64_t t) {
-      multiply(t / splits_, t % splits_, turned, all + t * size);
-      if (splits_ == 1) store(t, all + t * size, to);
-    });
+    for (int64_t begin = 0; begin < blocks_; begin += chunk_) {
+      const int64_t end = std::min(begin + chunk_, blocks_);
+      each_task(end - begin, [&](int64_t b) { turn(begin + b, turned + b * block_size()); });
+      each_task(sums * splits_, [&](int64_t t) {
+        multiply(t / splits_, t % splits_, begin, end, turned, all + t * size);
+        if (splits_ == 1 && end == blocks_) store(t, all + t * size, to);
+      });
+    }
     if (splits_ == 1) return;
     each_task(sums, [&](int64_t t) {
       float* whole = all + t * splits_ * size;
@@ -53,8 +57,8 @@ class TileGradient {
   }
 
  private:
-  // Pixels of a block, and tasks wanted.
-  static constexpr int64_t kPixels = 1024, kTasks = 8;
+  // Pixels of a block, tasks wanted, and operands that are turned at a time.
+  static constexpr int64_t kPixels = 1024, kTasks = 8, kTurned = int64_t(1) << 22;
 
   static int64_t whole_panels(int64_t n) { return (n + kPanel - 1) / kPanel * kPanel; }
 
@@ -104,12 +108,12 @@ class TileGradient {
     return {t / parts_ / stretches_, t / parts_ % stretches_, first, std::min(part_, row_ - first)};
   }
 
-  // [small channel][column] of one split of the blocks.
-  void multiply(int64_t t, int64_t split, const Pair* turned, float* sums) const {
+  // Adds to [small channel][column] what one split of a chunk, the blocks [begin, end), gives.
+  void multiply(int64_t t, int64_t split, int64_t begin, int64_t end, const Pair* turned, float* sums) const {
     const Columns c = columns(t);
-    const int64_t begin = blocks_ * split / splits_, end = blocks_ * (split + 1) / splits_;
+    const int64_t all = end - begin, first = begin + all * split / splits_, last = begin + all * (split + 1) / splits_;
     const int64_t line = width_ * big_.image.channels, step = sizes_.stride[1] * big_.image.channels;
-    for (int64_t number = begin; number < end; ++number) {
+    for (int64_t number = first; number < last; ++number) {
       const Block b = block(number);
       uint16_t* band = scratch<uint16_t, 0>(b.lines() * line + kPanel);
       const int64_t h = b.m0 * sizes_.stride[0] - sizes_.padding[0] + c.kh * sizes_.dilation[0];
@@ -120,8 +124,8 @@ class TileGradient {
         for (int64_t i = 0; i < b.lines(); ++i) {
           tiles_.pair(small_.image.width, from + i * line, step, panel + i * line_ * kPanel);
         }
-        tiles_.multiply(channels_ / kTile, steps_, turned + number * block_size(), panel, kPanel, 0, 1, sums + j, part_,
-                        number == begin);
+        tiles_.multiply(channels_ / kTile, steps_, turned + (number - begin) * block_size(), panel, kPanel, 0, 1,
+                        sums + j, part_, begin == 0 && number == first);
       }
     }
   }
@@ -146,9 +150,9 @@ class TileGradient {
   const Source<float>&big_, &small_;
   int64_t kh_, kw_;
   Sizes sizes_;
-  // small channels of whole panels; rows of a band, and bands; samples of a block, blocks, and what these are split
-  // into; operands of a row of pixels, and steps of a block
-  int64_t channels_, high_, bands_, together_, blocks_, splits_, line_, steps_;
+  // small channels of whole panels; rows of a band, and bands; samples of a block, blocks, those turned at a time, and
+  // what these are split into; operands of a row of pixels, and steps of a block
+  int64_t channels_, high_, bands_, together_, blocks_, chunk_, splits_, line_, steps_;
   // stretches of taps in a row of the kernel, values of one, and columns for them; parts of these, and columns of one;
   // pixels of a loaded row
   int64_t stretches_, length_, row_, parts_, part_, width_;

@@ -20,7 +20,7 @@ int64_t whole_sum(int64_t terms) {
   return (terms + kWholeSum<E> - 1) / kWholeSum<E> * kWholeSum<E>;
 }
 
-// The sum of one phase, of `depth` terms: [panel][depth][columns of a tile] from `base`.
+// The sum of one phase, of `depth` terms with zeros behind: [panel][depth][columns of a tile] from `base`.
 struct PhaseWeights {
   int64_t base, depth;
   // over taps and channels, in the loaded rows
@@ -184,7 +184,7 @@ class PackedWeights {
     if constexpr (std::is_same_v<T, E>) {
       operands_[line * columns_ + n] = value;
     } else {
-      operands_[line / kTermsOf<E> * columns_ + n].terms[line % kTermsOf<E>] = c10::detail::round_to_nearest_even(value);
+      operands_[line / kTermsOf<E> * columns_ + n].terms[line % kTermsOf<E>] = c10::BFloat16(value).x;
     }
   }
 

@@ -1,5 +1,5 @@
 // The innermost loops of the convolutions: tiles of a matrix product, and pixels moved between a tensor and a dense
-// buffer. No torch header: gemm_loops.h, or of it product_loops.h alone, is compiled once per instruction set.
+// buffer. No torch header: gemm_loops.h is compiled once per instruction set.
 #pragma once
 #include <cstdint>
 #include <type_traits>

@@ -16,7 +16,7 @@ template <typename T, typename S>
 struct Movement {
   using Square = Transpose<T>;
   using Vec = typename Square::Vec;
-  // whether the processor rounds to S, for which it flushes subnormals
+  // whether the processor rounds to S by itself, for which it makes subnormals 0
 #ifdef FASTGAN_NARROWS
   static constexpr bool kNarrows = std::is_same_v<T, float> && std::is_same_v<S, bfloat16>;
 #else

@@ -10,11 +10,13 @@
 #include "cpu/tiles.h"
 
 #if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) || __has_include(<amxbf16intrin.h>))
+#include <cpuid.h>
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,amx-tile,amx-bf16"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,amx-tile,amx-bf16"))), \
+                             apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,avx512f,avx512bw,amx-tile,amx-bf16")
@@ -26,6 +28,7 @@
 
 namespace fastgan {
 namespace amx {
+namespace {
 
 // Bytes of a tile, of a row of it, and of an operand.
 constexpr int64_t kBytes = 1024, kRow = 64, kOperand = sizeof(Pair);
@@ -64,7 +67,7 @@ void gather(const Stretch* stretches, int64_t count, const uint16_t* const* a, i
   char* tile = reinterpret_cast<char*>(to);
   for (int64_t first = 0; first < rows; first += kTile, tile += steps * kBytes) {
     const uint16_t* row[kTile];
-    for (int64_t r = 0; r < kTile; ++r) row[r] = a[std::min(first + r, rows - 1)];
+    for (int64_t r = 0; r < kTile; ++r) row[r] = a[first + r];
     if (over) std::memset(tile + (steps - 1) * kBytes, 0, size_t(kBytes));
     for (const Piece& piece : pieces) {
       for (int64_t r = 0; r < kTile; ++r) {
@@ -98,7 +101,8 @@ void turn(const Pair* panel, int64_t steps, Pair* to) {
   for (int64_t half = 0; half < kPanel; half += kTile) {
     for (int64_t s = 0; s < steps; ++s, to += kTile * kTile) {
       float* out = reinterpret_cast<float*>(to);
-      Square::square([&](int r) { return *reinterpret_cast<const Square::Vec*>(from + (s * kTile + r) * kPanel + half); },
+      auto at = [&](int r) { return reinterpret_cast<const Square::Vec*>(from + (s * kTile + r) * kPanel + half); };
+      Square::square([&](int r) { return *at(r); },
                      [&](int r, Square::Vec v) { *reinterpret_cast<Square::Vec*>(out + r * kTile) = v; });
     }
   }
@@ -148,7 +152,7 @@ inline __attribute__((always_inline)) void product(int64_t steps, const char* a,
 
 void multiply(int64_t tiles, int64_t steps, const Pair* a, const Pair* b, int64_t apart, int64_t panel, int64_t panels,
               float* c, int64_t stride, bool first) {
-  const Config config;
+  static constexpr Config config;
   _tile_loadconfig(&config);
   const char* rows = reinterpret_cast<const char*>(a);
   for (int64_t j = 0; j < panels; ++j) {
@@ -166,12 +170,20 @@ void multiply(int64_t tiles, int64_t steps, const Pair* a, const Pair* b, int64_
   _tile_release();
 }
 
+// Older compilers do not know how to ask the processor for these.
+bool named() {
+  constexpr unsigned kTile = 1u << 24, kBfloat16 = 1u << 22;
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kTile) != 0 && (d & kBfloat16) != 0;
+}
+
 // The system gives the registers to who asks for them.
-static bool allowed() {
+bool allowed() {
   constexpr int kAskForFeature = 0x1023, kTileData = 18;
   return syscall(SYS_arch_prctl, kAskForFeature, kTileData) == 0;
 }
 
+}  // namespace
 }  // namespace amx
 }  // namespace fastgan
 
@@ -184,7 +196,7 @@ static bool allowed() {
 namespace fastgan {
 const Tiles* tiles() {
   static const Tiles all{amx::gather, amx::pair, amx::turn, amx::multiply};
-  static const bool has = multiplies<Pair>() && __builtin_cpu_supports("amx-bf16") && amx::allowed();
+  static const bool has = multiplies<Pair>() && amx::named() && amx::allowed();
   return has ? &all : nullptr;
 }
 }  // namespace fastgan

@@ -41,7 +41,8 @@ bool multiplies<Pair>() {
   return has;
 }
 const char* instruction_set() {
-  return tiles() != nullptr ? "amx_bf16" : multiplies<Pair>() ? "avx512_bf16" : has_avx512() ? "avx512" : has_avx2() ? "avx2" : "baseline";
+  if (tiles() != nullptr) return "amx_bf16";
+  return multiplies<Pair>() ? "avx512_bf16" : has_avx512() ? "avx512" : has_avx2() ? "avx2" : "baseline";
 }
 template <>
 Loop<float> loop<float>(LoopKey key) {
@@ -57,7 +58,8 @@ PenaltyLoops<float> penalty_loops<float>(Storage storage) {
 }
 template <typename T>
 Gemm<T> gemm() {
-  return multiplies<Pair>() ? avx512_bf16::gemm<T>() : has_avx512() ? avx512::gemm<T>() : has_avx2() ? avx2::gemm<T>() : baseline::gemm<T>();
+  if (multiplies<Pair>()) return avx512_bf16::gemm<T>();
+  return has_avx512() ? avx512::gemm<T>() : has_avx2() ? avx2::gemm<T>() : baseline::gemm<T>();
 }
 template <>
 Products<float, Pair> products<float, Pair>() {

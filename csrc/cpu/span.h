@@ -69,7 +69,8 @@ template <typename T>
 Conversions<T> conversions();
 }  // namespace avx2
 
-// The widest instruction set this processor has and this build contains: "avx512_bf16", "avx512", "avx2" or "baseline".
+// The widest instruction set this processor has and this build contains: "amx_bf16", "avx512_bf16", "avx512", "avx2" or
+// "baseline".
 const char* instruction_set();
 template <typename T>
 Loop<T> loop(LoopKey);

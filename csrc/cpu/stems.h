@@ -58,8 +58,8 @@ using Mask = std::tuple<Vector, int64_t, double>;
 void conv_norm_act_fwd_cpu(const Tensor& x, const Norm& norm, const Mask& mask, const Tensor& weight,
                            const Vector& bias, const Vector& scale, Tensor y, Tensor mean_y, Tensor var_y,
                            const ConvSizes& sizes, int64_t activation, double negative_slope);
-// Whether a convolution of bfloat16 and its gradients have sums of pairs, and pay: thin ones, and what minimal
-// filtering serves; by the shapes of x and weight and the result's height and width.
+// Whether a convolution of bfloat16 and its gradients have sums of pairs, and pay: thin ones, what minimal
+// filtering serves, and all where there are tiles; by the shapes of x and weight and the result's height and width.
 bool conv_norm_act_in_pairs_cpu(std::array<int64_t, 4> x, std::array<int64_t, 4> weight, std::array<int64_t, 2> out,
                                 const ConvSizes& sizes);
 // What a convolution loads, written to `to`: (N, C, H, W) channels last, in the accumulation type.

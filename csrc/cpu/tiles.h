@@ -14,7 +14,7 @@ inline int64_t tiles_for(int64_t n) { return (n + kTile - 1) / kTile; }
 
 struct Tiles {
   // Operands [from, from + 16 steps) of the sums that the rows at `a` take part in: [tile][step][row][operand], zeros
-  // past the last stretch; the last row is repeated.
+  // past the last stretch. Rows are whole tiles.
   void (*gather)(const Stretch* stretches, int64_t count, const uint16_t* const* a, int64_t rows, int64_t from,
                  int64_t steps, Pair* to);
   // Pairs of neighbouring ones of `count` places `step` apart, the last with a zero: [operand][column] of a panel; 32
@@ -22,8 +22,8 @@ struct Tiles {
   void (*pair)(int64_t count, const uint16_t* from, int64_t step, Pair* to);
   // The panel [operand][column] with its columns as rows: two tiles [step][row][operand].
   void (*turn)(const Pair* panel, int64_t steps, Pair* to);
-  // c[r][n] = (first ? 0 : c[r][n]) + sum_k a[r][k] b[k][n] for all rows of the tiles and columns of the panels. Rows of
-  // b are `apart`, its panels `panel`, and rows of c `stride` apart; tiles of a are [steps of one].
+  // c[r][n] = (first ? 0 : c[r][n]) + sum_k a[r][k] b[k][n] for all rows of the tiles and columns of the panels. Rows
+  // of b are `apart`, its panels `panel`, and rows of c `stride` apart; a is as gather and turn leave it.
   void (*multiply)(int64_t tiles, int64_t steps, const Pair* a, const Pair* b, int64_t apart, int64_t panel,
                    int64_t panels, float* c, int64_t stride, bool first);
 };

@@ -1,4 +1,4 @@
-// Included once per instruction set by gemm_loops.h.
+// Included once per instruction set.
 namespace fastgan {
 namespace FASTGAN_ISA {
 

@@ -65,9 +65,9 @@ def output_size(size: Sequence[int], kernel_size: Sequence[int], a: Sizes) -> li
     return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d, _ in rows]
 
 
-def widths(x: Tensor, weight: Sequence[int], a: Sizes) -> tuple[int, int]:
-    """Return the widths of the small and of the big side of a convolution of x; ``weight`` is its shape."""
-    out = output_size(x.shape[2:], weight[2:], a)[-1]
+def widths(x: Tensor, kernel_size: Sequence[int], a: Sizes) -> tuple[int, int]:
+    """Return the widths of the small and of the big side of a convolution of x."""
+    out = output_size(x.shape[2:], kernel_size, a)[-1]
     return (x.shape[-1], out) if a.transposed else (out, x.shape[-1])
 
 

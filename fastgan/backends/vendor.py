@@ -6,6 +6,7 @@ It serves every size, and is the choice wherever nothing faster was measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import NamedTuple
 
@@ -21,14 +22,19 @@ Vector = Tensor | None
 
 def convolution(u: Tensor, weight: Tensor, bias: Vector, a: Attributes) -> Tensor:
     """Return torch's convolution of u with scale * weight, or the transposed one."""
-    with processor.right(u, *widths(u, weight.shape, a), a.stride[-1]):
+    with _right(u, weight.shape, a):
         return torch.convolution(u, scaled(weight, a), bias, *a.sizes())
+
+
+def _right(u: Tensor, weight: Sequence[int], a: Attributes) -> AbstractContextManager[None]:
+    """Return a context in which torch's convolutions of u are right; ``weight`` is its shape."""
+    return processor.right(u.dtype, *widths(u, weight[2:], a), a.stride[-1]) if u.is_cpu else nullcontext()
 
 
 def weight_gradient(u: Tensor, g: Tensor, shape: Sequence[int], a: Attributes) -> Tensor:
     """Return torch's gradient of the weight, of the given shape."""
     w = u.new_empty(1).expand(shape)
-    with processor.right(u, *widths(u, shape, a), a.stride[-1]):
+    with _right(u, shape, a):
         return torch.ops.aten.convolution_backward(g, u, w, None, *a.sizes(), [False, True, False])[1]
 
 

@@ -64,11 +64,15 @@ def _multiplied(dtype: torch.dtype) -> bool:
     return dtype is float32 or (dtype is bfloat16 and processor.multiplies(dtype))
 
 
+def _is_reduced(x: Tensor) -> bool:
+    """Return whether torch's layers calculate in bfloat16, where little work is in question."""
+    return x.dtype is bfloat16 or is_autocast_enabled("cpu")
+
+
 def _is_copied(conv: _ConvNd, x: Tensor) -> bool:
     """Return whether the op would copy the weight: in bfloat16, with channels outermost."""
     weight = conv._parameters.get("weight")
-    reduced = x.dtype is bfloat16 or is_autocast_enabled("cpu")
-    return reduced and weight is not None and not is_channels_last(weight)
+    return _is_reduced(x) and weight is not None and not is_channels_last(weight)
 
 
 def known_small(model: nn.Module, children: Sequence[nn.Module], x: Tensor) -> bool:
@@ -100,9 +104,9 @@ def little_work(x: Tensor, conv: _ConvNd, norm: nn.Module | None = None) -> bool
     # torch's gradient of a kernel that leaves pixels out is wrong in channels_last, or writes where it must not
     if kernel_size[0] < stride[0] or kernel_size[1] < stride[1]:
         return False
-    if stride[1] > 1:
+    if stride[1] > 1 and _is_reduced(x):
         # "valid" is as good as what may be wrong
-        sides = (1, 1) if isinstance(conv.padding, str) else widths(x, conv.weight.shape, conv)  # type: ignore[arg-type]
+        sides = (1, 1) if isinstance(conv.padding, str) else widths(x, kernel_size, conv)  # type: ignore[arg-type]
         if processor.is_wrong(bfloat16, *sides, stride[1]):
             return False
     weight = conv.in_channels * conv.out_channels * kernel_size[0] * kernel_size[1]

@@ -139,13 +139,21 @@ def test_a_known_small_model_calls_hooks():
     assert called == [1]
 
 
-def test_weights_with_spectral_norm_are_read_together_at_any_size():
-    layers = [spectral_norm(nn.Conv2d(c, 8, 3)) for c in (16, 8)]
+@pytest.mark.parametrize("stride", [1, 2])
+def test_weights_with_spectral_norm_are_read_together_at_any_size(stride):
+    layers = [spectral_norm(nn.Conv2d(c, 8, 3, stride)) for c in (16, 8)]
     model = converted(*layers)
     for _ in range(3):
         with CountOps() as count:
             model(images(1))
         assert count["spectral_norm_power_iteration"] == 1
+
+
+def test_asking_for_the_size_reads_no_weight():
+    model = converted(spectral_norm(nn.Conv2d(16, 8, 4, 2, 1)), nn.LeakyReLU(0.2))
+    with CountOps() as count:
+        _small.little_work(images(64), model[0])
+    assert count["spectral_norm_power_iteration"] == 0
 
 
 def test_a_model_is_not_kept_alive():

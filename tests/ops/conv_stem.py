@@ -89,7 +89,7 @@ def right(case: ConvCase) -> AbstractContextManager[object]:
     """Return a context in which torch's convolutions of the case are right."""
     widths = case.shape[3], result_shape(case)[3]
     small, big = widths if case.transposed else widths[::-1]
-    return processor.right(torch.empty(0, dtype=case.dtype), small, big, case.stride[1])
+    return processor.right(case.dtype, small, big, case.stride[1])
 
 
 def is_product(case: ConvCase) -> bool:

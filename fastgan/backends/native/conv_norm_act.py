@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -39,9 +40,16 @@ _LONG = 2048
 _MANY = 16
 
 
+@functools.cache
+def _beside_torch() -> bool:
+    """Return whether csrc multiplies whole tiles of bfloat16 if torch does."""
+    return _C.instruction_set() == "amx_bf16" or not processor.multiplies_tiles()
+
+
 def _in_pairs(x: Tensor, weight: Sequence[int], a: Attributes) -> bool:
-    """Return whether csrc multiplies pairs of bfloat16 and is faster than torch: by minimal filtering, or thin ends."""
-    if x.dtype != torch.bfloat16:
+    """Return whether csrc multiplies pairs of bfloat16 and is faster than torch: in tiles, by minimal filtering, or
+    thin ends."""
+    if x.dtype != torch.bfloat16 or not _beside_torch():
         return False
     out = output_size(x.shape[2:], weight[2:], a)
     return _C.conv_norm_act_in_pairs_cpu(tuple(x.shape), tuple(weight), tuple(out), _sizes(a))
@@ -61,7 +69,7 @@ def _around(
         return _ONE_PIXEL
     if not multiplies or _in_pairs(x, weight, a):
         return None
-    if processor.is_wrong(x.dtype, *widths(x, weight, a), a.stride[1]):
+    if processor.is_wrong(x.dtype, *widths(x, weight[2:], a), a.stride[1]):
         return None
     long = x.shape[1] * math.prod(weight[2:]) >= _LONG and set(a.dilation) == {1}
     return _MATMUL if long else _VENDOR
