@@ -24,43 +24,67 @@ class TileGradient {
     length_ = (stretches_ == 1 ? kw : 1) * big.image.channels;
     row_ = whole_panels(length_);
     width_ = (image.width - 1) * sizes.stride[1] + (kw - 1) * sizes.dilation[1] + 1;
-    parts_ = std::clamp<int64_t>((kTasks + kh * stretches_ - 1) / (kh * stretches_), 1, row_ / kPanel);
+    few_ = kh * stretches_ * row_ * channels_ <= kFewSums;
+    parts_ = few_ ? 1 : std::clamp<int64_t>((kTasks + kh * stretches_ - 1) / (kh * stretches_), 1, row_ / kPanel);
     part_ = whole_panels((row_ + parts_ - 1) / parts_);
     parts_ = (row_ + part_ - 1) / part_;
-    const int64_t tasks = kh * stretches_ * parts_;
+    groups_ = kh * stretches_ * parts_;
     chunk_ = std::clamp<int64_t>(kTurned / block_size(), 1, blocks_);
-    splits_ = std::clamp<int64_t>((kTasks + tasks - 1) / tasks, 1, chunk_);
+    splits_ = few_ ? std::min(2 * kTasks, blocks_) : std::clamp<int64_t>((kTasks + groups_ - 1) / groups_, 1, chunk_);
   }
 
   // Writes dw (C_small, C_big, kH, kW) of any strides.
   void run(Tensor& dw) {
-    Pair* turned = scratch<Pair, 13>(chunk_ * block_size());
-    const int64_t sums = kh_ * stretches_ * parts_, size = channels_ * part_;
-    float* all = scratch<float, 9>(sums * splits_ * size);
+    const int64_t size = channels_ * part_;
+    float* sums = scratch<float, 9>(groups_ * splits_ * size);
     const Image to(dw);
-    for (int64_t begin = 0; begin < blocks_; begin += chunk_) {
-      const int64_t end = std::min(begin + chunk_, blocks_);
-      each_task(end - begin, [&](int64_t b) { turn(begin + b, turned + b * block_size()); });
-      each_task(sums * splits_, [&](int64_t t) {
-        multiply(t / splits_, t % splits_, begin, end, turned, all + t * size);
-        if (splits_ == 1 && end == blocks_) store(t, all + t * size, to);
-      });
-    }
-    if (splits_ == 1) return;
-    each_task(sums, [&](int64_t t) {
-      float* whole = all + t * splits_ * size;
+    few_ ? each_split(sums) : each_group(sums);
+    each_task(groups_, [&](int64_t group) {
+      float* whole = sums + group * splits_ * size;
       for (int64_t s = 1; s < splits_; ++s) {
         for (int64_t i = 0; i < size; ++i) whole[i] += whole[s * size + i];
       }
-      store(t, whole, to);
+      store(group, whole, to);
     });
   }
 
  private:
   // Pixels of a block, tasks wanted, and operands that are turned at a time.
   static constexpr int64_t kPixels = 1024, kTasks = 8, kTurned = int64_t(1) << 22;
+  // Sums that a task can make all of.
+  static constexpr int64_t kFewSums = int64_t(1) << 15;
 
   static int64_t whole_panels(int64_t n) { return (n + kPanel - 1) / kPanel * kPanel; }
+
+  // A task for each split of the blocks: what it turns stays in its cache.
+  void each_split(float* sums) {
+    each_task(splits_, [&](int64_t split) {
+      const int64_t first = blocks_ * split / splits_, last = blocks_ * (split + 1) / splits_;
+      Pair* turned = scratch<Pair, 13>(block_size());
+      for (int64_t b = first; b < last; ++b) {
+        turn(b, turned);
+        for (int64_t group = 0; group < groups_; ++group) {
+          multiply(group, b, turned, sums + (group * splits_ + split) * channels_ * part_, b == first);
+        }
+      }
+    });
+  }
+
+  // A task for each group of columns and split: what is turned is so once for all of them.
+  void each_group(float* sums) {
+    Pair* turned = scratch<Pair, 13>(chunk_ * block_size());
+    for (int64_t begin = 0; begin < blocks_; begin += chunk_) {
+      const int64_t count = std::min(chunk_, blocks_ - begin);
+      each_task(count, [&](int64_t b) { turn(begin + b, turned + b * block_size()); });
+      each_task(groups_ * splits_, [&](int64_t t) {
+        const int64_t split = t % splits_, first = count * split / splits_, last = count * (split + 1) / splits_;
+        for (int64_t b = first; b < last; ++b) {
+          multiply(t / splits_, begin + b, turned + b * block_size(), sums + t * channels_ * part_,
+                   begin == 0 && b == first);
+        }
+      });
+    }
+  }
 
   int64_t block_size() const { return channels_ * steps_ * kTile; }
 
@@ -103,36 +127,32 @@ class TileGradient {
   struct Columns {
     int64_t kh, stretch, first, count;
   };
-  Columns columns(int64_t t) const {
-    const int64_t first = t % parts_ * part_;
-    return {t / parts_ / stretches_, t / parts_ % stretches_, first, std::min(part_, row_ - first)};
+  Columns columns(int64_t group) const {
+    const int64_t first = group % parts_ * part_;
+    return {group / parts_ / stretches_, group / parts_ % stretches_, first, std::min(part_, row_ - first)};
   }
 
-  // Adds to [small channel][column] what one split of a chunk, the blocks [begin, end), gives.
-  void multiply(int64_t t, int64_t split, int64_t begin, int64_t end, const Pair* turned, float* sums) const {
-    const Columns c = columns(t);
-    const int64_t all = end - begin, first = begin + all * split / splits_, last = begin + all * (split + 1) / splits_;
+  // Adds to [small channel][column] what a block gives to a group of columns.
+  void multiply(int64_t group, int64_t number, const Pair* turned, float* sums, bool first) const {
+    const Columns c = columns(group);
+    const Block b = block(number);
     const int64_t line = width_ * big_.image.channels, step = sizes_.stride[1] * big_.image.channels;
-    for (int64_t number = first; number < last; ++number) {
-      const Block b = block(number);
-      uint16_t* band = scratch<uint16_t, 0>(b.lines() * line + kPanel);
-      const int64_t h = b.m0 * sizes_.stride[0] - sizes_.padding[0] + c.kh * sizes_.dilation[0];
-      big_.load_terms(gemm_, b.n0, b.n1, h, b.high, sizes_.stride[0], -sizes_.padding[1], width_, band);
-      Pair* panel = panel_for(b);
-      for (int64_t j = 0; j < c.count; j += kPanel) {
-        const uint16_t* from = band + c.stretch * sizes_.dilation[1] * big_.image.channels + c.first + j;
-        for (int64_t i = 0; i < b.lines(); ++i) {
-          tiles_.pair(small_.image.width, from + i * line, step, panel + i * line_ * kPanel);
-        }
-        tiles_.multiply(channels_ / kTile, steps_, turned + (number - begin) * block_size(), panel, kPanel, 0, 1,
-                        sums + j, part_, begin == 0 && number == first);
+    uint16_t* band = scratch<uint16_t, 0>(b.lines() * line + kPanel);
+    const int64_t h = b.m0 * sizes_.stride[0] - sizes_.padding[0] + c.kh * sizes_.dilation[0];
+    big_.load_terms(gemm_, b.n0, b.n1, h, b.high, sizes_.stride[0], -sizes_.padding[1], width_, band);
+    Pair* panel = panel_for(b);
+    for (int64_t j = 0; j < c.count; j += kPanel) {
+      const uint16_t* from = band + c.stretch * sizes_.dilation[1] * big_.image.channels + c.first + j;
+      for (int64_t i = 0; i < b.lines(); ++i) {
+        tiles_.pair(small_.image.width, from + i * line, step, panel + i * line_ * kPanel);
       }
+      tiles_.multiply(channels_ / kTile, steps_, turned, panel, kPanel, 0, 1, sums + j, part_, first);
     }
   }
 
-  // The columns of a task, which are taps and big channels.
-  void store(int64_t t, const float* sums, const Image& to) const {
-    const Columns c = columns(t);
+  // The columns of a group, which are taps and big channels.
+  void store(int64_t group, const float* sums, const Image& to) const {
+    const Columns c = columns(group);
     const int64_t big = to.channels, last = std::min(c.first + c.count, length_);
     for (int64_t small = 0; small < small_.image.channels; ++small, sums += part_) {
       for (int64_t q = c.first; q < last;) {
@@ -153,9 +173,11 @@ class TileGradient {
   // small channels of whole panels; rows of a band, and bands; samples of a block, blocks, those turned at a time, and
   // what these are split into; operands of a row of pixels, and steps of a block
   int64_t channels_, high_, bands_, together_, blocks_, chunk_, splits_, line_, steps_;
-  // stretches of taps in a row of the kernel, values of one, and columns for them; parts of these, and columns of one;
-  // pixels of a loaded row
-  int64_t stretches_, length_, row_, parts_, part_, width_;
+  // stretches of taps in a row of the kernel, values of one, and columns for them; parts of these, columns of one, and
+  // parts in all; pixels of a loaded row
+  int64_t stretches_, length_, row_, parts_, part_, groups_, width_;
+  // whether the sums are few
+  bool few_;
 };
 
 }  // namespace fastgan
