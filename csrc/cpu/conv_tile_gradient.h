@@ -63,8 +63,9 @@ class TileGradient {
       Pair* turned = scratch<Pair, 13>(block_size());
       for (int64_t b = first; b < last; ++b) {
         turn(b, turned);
+        const Band band = load(block(b), 0, kh_);
         for (int64_t group = 0; group < groups_; ++group) {
-          multiply(group, b, turned, sums + (group * splits_ + split) * channels_ * part_, b == first);
+          multiply(group, block(b), turned, band, sums + (group * splits_ + split) * channels_ * part_, b == first);
         }
       }
     });
@@ -79,8 +80,9 @@ class TileGradient {
       each_task(groups_ * splits_, [&](int64_t t) {
         const int64_t split = t % splits_, first = count * split / splits_, last = count * (split + 1) / splits_;
         for (int64_t b = first; b < last; ++b) {
-          multiply(t / splits_, begin + b, turned + b * block_size(), sums + t * channels_ * part_,
-                   begin == 0 && b == first);
+          const Block pixels = block(begin + b);
+          multiply(t / splits_, pixels, turned + b * block_size(), load(pixels, columns(t / splits_).kh, 1),
+                   sums + t * channels_ * part_, begin == 0 && b == first);
         }
       });
     }
@@ -132,19 +134,33 @@ class TileGradient {
     return {group / parts_ / stretches_, group / parts_ % stretches_, first, std::min(part_, row_ - first)};
   }
 
+  // What a block reads of the big tensor at some rows of the kernel, from kh on: rows of a sample, those from one line
+  // of the block to the next, and those from one row of the kernel to the next.
+  struct Band {
+    const uint16_t* terms;
+    int64_t kh, rows, down, tap;
+  };
+  Band load(const Block& b, int64_t kh, int64_t count) const {
+    // of one row of the kernel those alone that it reads
+    const int64_t step = count == 1 ? sizes_.stride[0] : 1, down = sizes_.stride[0] / step;
+    const int64_t rows = (b.high - 1) * down + (count - 1) * sizes_.dilation[0] + 1;
+    uint16_t* terms = scratch<uint16_t, 0>((b.n1 - b.n0) * rows * width_ * big_.image.channels + kPanel);
+    const int64_t top = b.m0 * sizes_.stride[0] - sizes_.padding[0] + kh * sizes_.dilation[0];
+    big_.load_terms(gemm_, b.n0, b.n1, top, rows, step, -sizes_.padding[1], width_, terms);
+    return {terms, kh, rows, down, sizes_.dilation[0]};
+  }
+
   // Adds to [small channel][column] what a block gives to a group of columns.
-  void multiply(int64_t group, int64_t number, const Pair* turned, float* sums, bool first) const {
+  void multiply(int64_t group, const Block& b, const Pair* turned, const Band& band, float* sums, bool first) const {
     const Columns c = columns(group);
-    const Block b = block(number);
     const int64_t line = width_ * big_.image.channels, step = sizes_.stride[1] * big_.image.channels;
-    uint16_t* band = scratch<uint16_t, 0>(b.lines() * line + kPanel);
-    const int64_t h = b.m0 * sizes_.stride[0] - sizes_.padding[0] + c.kh * sizes_.dilation[0];
-    big_.load_terms(gemm_, b.n0, b.n1, h, b.high, sizes_.stride[0], -sizes_.padding[1], width_, band);
+    const uint16_t* taps = band.terms + (c.kh - band.kh) * band.tap * line +
+                           c.stretch * sizes_.dilation[1] * big_.image.channels + c.first;
     Pair* panel = panel_for(b);
     for (int64_t j = 0; j < c.count; j += kPanel) {
-      const uint16_t* from = band + c.stretch * sizes_.dilation[1] * big_.image.channels + c.first + j;
       for (int64_t i = 0; i < b.lines(); ++i) {
-        tiles_.pair(small_.image.width, from + i * line, step, panel + i * line_ * kPanel);
+        const uint16_t* from = taps + (i / b.high * band.rows + i % b.high * band.down) * line + j;
+        tiles_.pair(small_.image.width, from, step, panel + i * line_ * kPanel);
       }
       tiles_.multiply(channels_ / kTile, steps_, turned, panel, kPanel, 0, 1, sums + j, part_, first);
     }
