@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from fastgan.nn.functional import conv_norm_act
+from fastgan.testing import random_values
+
 from . import bodies
 from .common import check
 from .conv_cases import of_sizes
@@ -25,6 +28,9 @@ SIZES = (
     ((2, 10, 6, 5), 12, (4, 4), (1, 1), (0, 0), (1, 1)),
     ((1, 330, 5, 5), 4, (2, 2), (2, 2), (0, 0), (1, 1)),
     ((2, 4, 11, 9), 34, (2, 2), (3, 3), (0, 0), (1, 1)),
+    # several blocks of pixels, of few and of many sums
+    ((3, 6, 39, 42), 34, (4, 4), (1, 1), (1, 1), (1, 1)),
+    ((3, 40, 39, 42), 34, (4, 4), (1, 1), (1, 1), (1, 1)),
 )
 CASES = of_sizes(SIZES, torch.bfloat16)
 
@@ -40,6 +46,16 @@ def at_any_size(monkeypatch):
 def test_all_orders(backend, case):
     for order in range(3):
         check(STEM, case, "cpu", order)
+
+
+def test_weight_gradient_of_more_pixels_than_are_turned_at_a_time(backend):
+    x, dy = (random_values((1, c, 131 - i, 131 - i), i).bfloat16() for i, c in enumerate((24, 512)))
+    x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
+    weight = random_values((512, 24, 2, 2), 2).bfloat16().requires_grad_()
+    y = conv_norm_act(x, weight, norm=False, activation="identity")
+    (dw,) = torch.autograd.grad(y, weight, dy)
+    exact = torch.nn.grad.conv2d_weight(x.double(), weight.shape, dy.double())
+    assert (dw - exact).abs().max() <= 0.01 * exact.abs().max()
 
 
 @pytest.mark.parametrize("case", CASES[::3], ids=str)
