@@ -103,8 +103,9 @@ class Source {
   // Rows h0, h0 + step, ... of samples [n0, n1), columns [w0, w0 + width), dense, with zeros outside the tensor.
   void load(const Gemm<T>& gemm, int64_t n0, int64_t n1, int64_t h0, int64_t rows, int64_t step, int64_t w0,
             int64_t width, T* to) const {
-    const int64_t c = image.channels, left = std::clamp<int64_t>(-w0, 0, width);
-    const int64_t inside = std::max<int64_t>(0, std::min(width, image.width - w0) - left);
+    const int64_t c = image.channels;
+    const Inside in = inside_of(w0, width);
+    const int64_t left = in.left, inside = in.count;
     for (int64_t n = n0; n < n1; ++n, to += rows * width * c) {
       auto each_row = [&](auto f) {
         for (int64_t r = 0; r < rows; ++r) f(h0 + r * step, to + r * width * c);
@@ -143,8 +144,8 @@ class Source {
       gemm.store(Storage::bfloat16, values, 1, to, {all, 1, 1, 1});
       return;
     }
-    const int64_t left = std::clamp<int64_t>(-w0, 0, width);
-    const int64_t inside = std::max<int64_t>(0, std::min(width, image.width - w0) - left);
+    const Inside in = inside_of(w0, width);
+    const int64_t left = in.left, inside = in.count;
     for (int64_t n = n0; n < n1; ++n) {
       for (int64_t r = 0; r < rows; ++r, to += width * c) {
         const int64_t h = h0 + r * step;
@@ -160,6 +161,15 @@ class Source {
   Image image;
 
  private:
+  // Of the columns [w0, w0 + width): how many lie before the tensor, and how many in it.
+  struct Inside {
+    int64_t left, count;
+  };
+  Inside inside_of(int64_t w0, int64_t width) const {
+    const int64_t left = std::clamp<int64_t>(-w0, 0, width);
+    return {left, std::max<int64_t>(0, std::min(width, image.width - w0) - left)};
+  }
+
   void copy_row(int64_t n, int64_t h, int64_t w, int64_t width, uint16_t* to) const {
     const int64_t c = image.channels;
     if (image.strides[3] == c) return void(std::memcpy(to, image.at(n, h, w), size_t(width * c * image.item)));

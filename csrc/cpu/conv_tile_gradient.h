@@ -10,7 +10,7 @@ namespace fastgan {
 class TileGradient {
  public:
   TileGradient(const Source<float>& big, const Source<float>& small, int64_t kh, int64_t kw, const Sizes& sizes)
-      : big_(big), small_(small), kh_(kh), kw_(kw), sizes_(sizes) {
+      : big_(big), small_(small), kh_(kh), sizes_(sizes) {
     const Image& image = small.image;
     channels_ = whole_panels(image.channels);
     high_ = std::clamp<int64_t>(kPixels / image.width, 1, image.height);
@@ -184,7 +184,7 @@ class TileGradient {
   const Gemm<float> gemm_ = gemm<float>();
   const Tiles tiles_ = *tiles();
   const Source<float>&big_, &small_;
-  int64_t kh_, kw_;
+  int64_t kh_;
   Sizes sizes_;
   // small channels of whole panels; rows of a band, and bands; samples of a block, blocks, those turned at a time, and
   // what these are split into; operands of a row of pixels, and steps of a block
