@@ -104,7 +104,7 @@ class Convolution(NamedTuple):
             return "weight and bias do not fit together"
         if x.device != w.device or x.shape[1] != (w.shape[0] if self.transposed else w.shape[1] * self.groups):
             return "the input does not fit the weight"
-        if autocast(x, x.device.type).dtype != autocast(w, x.device.type).dtype:
+        if autocast_dtype(x) != autocast_dtype(w):
             return "input and weight differ in dtype"
         if min(self.output_size(x)) < 1:
             return "the input is smaller than the kernel"
@@ -162,8 +162,7 @@ class Convolution(NamedTuple):
             a = a._replace(training=value.training, eps=value.eps)
             a = a._replace(norm_activation=value.activation, norm_slope=value.negative_slope)
             origin = value.origin
-        device_type = x.device.type
-        given, weight = autocast(x, device_type), autocast(self.weight, device_type)
+        given, weight = autocast(x), autocast(self.weight)
         call = ops.conv_norm_act.conv_norm_act_remade
         (y, mean, var), made = call(given, weight, self.bias, norm, a, origin if given is x else None, remake)
         return y, mean, var, last, made
@@ -177,11 +176,17 @@ class Convolution(NamedTuple):
         return self.channels() * math.prod(self.output_size(x)) >= 2 * math.prod(x.shape[1:])
 
 
-def autocast(x: Tensor, device_type: str) -> Tensor:
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype in which autocast hands x to a convolution."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:
+        return x.dtype
+    return torch.get_autocast_dtype(kind)
+
+
+def autocast(x: Tensor) -> Tensor:
     """Return x as autocast hands it to a convolution."""
-    if not torch.is_autocast_enabled(device_type) or x.dtype == torch.float64:
-        return x
-    return x.to(torch.get_autocast_dtype(device_type))
+    return x.to(autocast_dtype(x))
 
 
 def same_padding(

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from fastgan import ops
 from fastgan.backends.reference.activation import SAVES_INPUT
-from fastgan.nn._conv import Convolution, Value, Vectors, autocast, conv_act, finish, tensor_of
+from fastgan.nn._conv import Convolution, Value, Vectors, autocast_dtype, conv_act, finish, tensor_of
 from fastgan.nn._layers import (
     ACT,
     CONV,
@@ -119,7 +119,7 @@ def conv_group(
     if why_not_conv(conv, x):
         return _after(conv(finish(value)), norm, act, act_first, not shows_output(conv))
     c = Convolution.of(conv)
-    if c.why_not(x) or why_not_backend("conv_norm_act", x.device, autocast(x, x.device.type).dtype):
+    if c.why_not(x) or why_not_backend("conv_norm_act", x.device, autocast_dtype(x)):
         return _after(c.stock(finish(value)), norm, act, act_first)
     if norm is None:
         if act is None:
@@ -128,7 +128,7 @@ def conv_group(
             return _after(finish(conv_act(value, c, "identity", 0.0, False)), None, act, False)
         return conv_act(value, c, *activation_of(act), lazy)
     shape = (x.shape[0], c.channels(), *c.output_size(x))
-    meta = (shape, x.device, autocast(x, x.device.type).dtype)
+    meta = (shape, x.device, autocast_dtype(x))
     after, first = activation_after(norm, act, act_first)
     name, slope = activation_of(after)
     separate = parts_of(norm) > 1 or (first and (name in SAVES_INPUT or process_group_of(norm) is not None))

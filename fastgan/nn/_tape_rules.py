@@ -29,9 +29,9 @@ def _check_parameters(tape: Tape, **parameters: Any) -> None:
             raise Curved(f"the {name} of a layer comes from the critic's input")
 
 
-def _read(tensor: Tensor | None, device_type: str) -> Tensor | None:
+def _read(tensor: Tensor | None) -> Tensor | None:
     with torch.enable_grad():
-        return None if tensor is None else autocast(tensor, device_type)
+        return None if tensor is None else autocast(tensor)
 
 
 def _convolve(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any) -> Tensor:
@@ -46,8 +46,8 @@ def _convolve(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, *sizes
     convolution = Sizes(weight, bias, stride, padding, dilation, output_padding, transposed, groups)
     if reason := convolution.why_not(x):
         raise Curved(reason)
-    given = autocast(x, x.device.type)
-    w = _read(weight, x.device.type)
+    given = autocast(x)
+    w = _read(weight)
     a = convolution.attributes(channels_last=is_channels_last(given) or is_channels_last(weight))
     return _record_convolution(tape, _cast(tape, x, given), w, bias, a)  # type: ignore[arg-type]
 
@@ -95,8 +95,8 @@ def _conv_norm_act(tape: Tape, x: Tensor, weight: Tensor, bias: Any, *rest: Any)
 
 def _linear(tape: Tape, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     _check_parameters(tape, weight=weight, bias=bias)
-    given = autocast(input, input.device.type)
-    w, b = (_read(t, input.device.type) for t in (weight, bias))
+    given = autocast(input)
+    w, b = (_read(t) for t in (weight, bias))
     assert w is not None
     if given.dim() < 2 or weight.dim() < 2:
         raise Curved("a linear layer is called without a dimension of samples, or of its results")
