@@ -62,7 +62,8 @@ class WeightBlocks {
 
   // Elements of a block, and panels that are worth a thread.
   int64_t size() const { return kChannels * taps_ * columns_; }
-  int64_t grain() const { return std::max<int64_t>(1, 65536 / std::max<int64_t>(1, in_ * taps_ * columns_)); }
+  int64_t grain() const { return grain(in_ * taps_ * columns_); }
+  static int64_t grain(int64_t panel) { return std::max<int64_t>(1, 65536 / std::max<int64_t>(1, panel)); }
 
   // Channels from c0 of panel j: [channel][tap][columns], zeros in columns that are not there; returns how many.
   int64_t read(int64_t j, int64_t c0, T* block) const {
@@ -204,7 +205,50 @@ class PackedWeights {
     return result;
   }
 
+  // Calls f(row of operands, tap) for each tap of panel j, by phases.
+  template <typename F>
+  void each_tap(int64_t j, const Axis& h, const Axis& w, int64_t kw, F f) const {
+    size_t p = 0;
+    for (const Phase& ph : h.phases) {
+      for (const Phase& pw : w.phases) {
+        const PhaseWeights& phase = phases[p++];
+        int64_t line = phase.base / columns_ + j * phase.depth;
+        for (const Tap& th : ph.taps) {
+          for (const Tap& tw : pw.taps) {
+            f(line, th.kernel * kw + tw.kernel);
+            line += in_;
+          }
+        }
+      }
+    }
+  }
+
+  // Whether a weight's terms have only to be moved to where tiles of operands read them.
+  bool lies_in_tiles(const at::Tensor& weight, T scale) const {
+    const bool whole = in_ % kWholeSum<E> == 0 && out_ % kPanel == 0 && columns_ == kPanel;
+    return tiles() != nullptr && whole && scale == T(1) && weight.scalar_type() == at::kBFloat16 &&
+           weight.is_contiguous(at::MemoryFormat::ChannelsLast);
+  }
+
+  void move(const at::Tensor& weight, const Axis& h, const Axis& w, bool scatter) {
+    const int64_t big = weight.size(1), small_stride = weight[0].numel();
+    const auto* from = static_cast<const uint16_t*>(weight.const_data_ptr());
+    const auto pair = scatter ? tiles()->pair : tiles()->pair_rows;
+    at::parallel_for(0, panels_, WeightBlocks<T>::grain(in_ * small_stride / big * columns_),
+                     [&](int64_t first, int64_t last) {
+                       for (int64_t j = first; j < last; ++j) {
+                         each_tap(j, h, w, weight.size(3), [&](int64_t line, int64_t tap) {
+                           const uint16_t* at = from + tap * big + j * columns_ * (scatter ? 1 : small_stride);
+                           pair(in_, at, small_stride, operands_ + line / kTermsOf<E> * columns_);
+                         });
+                       }
+                     });
+  }
+
   void fill(const at::Tensor& weight, T scale, const Axis& h, const Axis& w, bool scatter, const Products<T, E>& tile) {
+    if constexpr (std::is_same_v<E, Pair>) {
+      if (lies_in_tiles(weight, scale)) return move(weight, h, w, scatter);
+    }
     // else pairs are of neighbouring taps, and too few to matter
     const bool whole = in_ % kTermsOf<E> == 0;
     const WeightBlocks<T> blocks(weight, scatter, columns_);
@@ -227,27 +271,17 @@ class PackedWeights {
           if (scale != T(1)) {
             for (int64_t i = 0; i < channels * taps * columns_; ++i) block[i] *= scale;
           }
-          p = 0;
-          for (const Phase& ph : h.phases) {
-            for (const Phase& pw : w.phases) {
-              const PhaseWeights& phase = phases[p++];
-              int64_t line = phase.base / columns_ + j * phase.depth + c0;
-              for (const Tap& th : ph.taps) {
-                for (const Tap& tw : pw.taps) {
-                  const T* tap = block + (th.kernel * kw + tw.kernel) * columns_;
-                  if (whole) {
-                    E* to = operands_ + line / kTermsOf<E> * columns_;
-                    tile.unfold(channels, tap, taps * columns_, 1, 0, columns_, to, columns_);
-                  } else {
-                    for (int64_t c = 0; c < channels; ++c) {
-                      for (int64_t n = 0; n < columns_; ++n) put(line + c, n, tap[c * taps * columns_ + n]);
-                    }
-                  }
-                  line += in_;
-                }
-              }
+          each_tap(j, h, w, kw, [&](int64_t line, int64_t number) {
+            const T* tap = block + number * columns_;
+            if (whole) {
+              E* to = operands_ + (line + c0) / kTermsOf<E> * columns_;
+              tile.unfold(channels, tap, taps * columns_, 1, 0, columns_, to, columns_);
+              return;
             }
-          }
+            for (int64_t c = 0; c < channels; ++c) {
+              for (int64_t n = 0; n < columns_; ++n) put(line + c0 + c, n, tap[c * taps * columns_ + n]);
+            }
+          });
         }
       }
     });
