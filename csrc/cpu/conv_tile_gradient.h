@@ -1,5 +1,6 @@
 // The weight's gradient in tiles of pairs of bfloat16, see tiles.h: the small tensor's channels, turned once for all,
-// times the shifted pixels of the big one for each tap, summed over blocks of pixels in a fixed order.
+// times the shifted pixels of the big one for each tap, summed over blocks of pixels in a fixed order. Of many channels
+// of the big tensor a slab of a panel is taken at a time: what all taps read of it fits into a cache.
 #pragma once
 #include "cpu/conv_norm_act.h"
 #include "cpu/tasks.h"
@@ -10,7 +11,7 @@ namespace fastgan {
 class TileGradient {
  public:
   TileGradient(const Source<float>& big, const Source<float>& small, int64_t kh, int64_t kw, const Sizes& sizes)
-      : big_(big), small_(small), kh_(kh), sizes_(sizes) {
+      : big_(big), small_(small), sizes_(sizes) {
     const Image& image = small.image;
     channels_ = whole_panels(image.channels);
     high_ = std::clamp<int64_t>(kPixels / image.width, 1, image.height);
@@ -19,76 +20,105 @@ class TileGradient {
     blocks_ = (image.samples + together_ - 1) / together_ * bands_;
     line_ = (image.width + 1) / 2;
     steps_ = tiles_for(together_ * high_ * line_);
+    slab_ = big.image.channels % kPanel == 0 ? kPanel : big.image.channels;
+    slabs_ = big.image.channels / slab_;
     // neighbouring taps of a row are neighbouring pixels of the image
     stretches_ = sizes.dilation[1] == 1 ? 1 : kw;
-    length_ = (stretches_ == 1 ? kw : 1) * big.image.channels;
+    length_ = (stretches_ == 1 ? kw : 1) * slab_;
     row_ = whole_panels(length_);
+    groups_ = slabs_ * kh * stretches_;
     width_ = (image.width - 1) * sizes.stride[1] + (kw - 1) * sizes.dilation[1] + 1;
-    few_ = kh * stretches_ * row_ * channels_ <= kFewSums;
-    parts_ = few_ ? 1 : std::clamp<int64_t>((kTasks + kh * stretches_ - 1) / (kh * stretches_), 1, row_ / kPanel);
-    part_ = whole_panels((row_ + parts_ - 1) / parts_);
-    parts_ = (row_ + part_ - 1) / part_;
-    groups_ = kh * stretches_ * parts_;
-    chunk_ = std::clamp<int64_t>(kTurned / block_size(), 1, blocks_);
+    rows_ = (high_ - 1) * sizes.stride[0] + (kh - 1) * sizes.dilation[0] + 1;
+    few_ = slabs_ == 1 && groups_ * group_size() <= kFewSums;
+    chunk_ = std::clamp<int64_t>(kHeld / (kTermsOf<Pair> * turned_size() + slabs_ * band_size()), 1, blocks_);
     splits_ = few_ ? std::min(2 * kTasks, blocks_) : std::clamp<int64_t>((kTasks + groups_ - 1) / groups_, 1, chunk_);
   }
 
   // Writes dw (C_small, C_big, kH, kW) of any strides.
   void run(Tensor& dw) {
-    const int64_t size = channels_ * part_;
-    float* sums = scratch<float, 9>(groups_ * splits_ * size);
     const Image to(dw);
-    few_ ? each_split(sums) : each_group(sums);
-    each_task(groups_, [&](int64_t group) {
-      float* whole = sums + group * splits_ * size;
+    if (!few_ && splits_ == 1 && chunk_ == blocks_) return each_group(to);
+    float* sums = scratch<float, 9>(groups_ * splits_ * group_size());
+    few_ ? each_split(sums) : each_chunk(sums);
+    each_task(groups_, [&](int64_t g) {
+      float* whole = sums + g * splits_ * group_size();
       for (int64_t s = 1; s < splits_; ++s) {
-        for (int64_t i = 0; i < size; ++i) whole[i] += whole[s * size + i];
+        for (int64_t i = 0; i < group_size(); ++i) whole[i] += whole[s * group_size() + i];
       }
-      store(group, whole, to);
+      store(g, whole, to);
     });
   }
 
  private:
-  // Pixels of a block, tasks wanted, and operands that are turned at a time.
-  static constexpr int64_t kPixels = 1024, kTasks = 8, kTurned = int64_t(1) << 22;
+  // Pixels of a block, tasks wanted, and terms of both tensors that are held at a time.
+  static constexpr int64_t kPixels = 1024, kTasks = 8, kHeld = int64_t(1) << 23;
   // Sums that a task can make all of.
   static constexpr int64_t kFewSums = int64_t(1) << 15;
 
   static int64_t whole_panels(int64_t n) { return (n + kPanel - 1) / kPanel * kPanel; }
 
-  // A task for each split of the blocks: what it turns stays in its cache.
-  void each_split(float* sums) {
+  // Sums of a group; operands of a block's turned channels, and terms of a slab of it.
+  int64_t group_size() const { return channels_ * row_; }
+  int64_t turned_size() const { return channels_ * steps_ * kTile; }
+  int64_t band_size() const { return together_ * rows_ * width_ * slab_ + kPanel; }
+
+  // A task for each split of the blocks: what it loads stays in its cache.
+  void each_split(float* sums) const {
     each_task(splits_, [&](int64_t split) {
       const int64_t first = blocks_ * split / splits_, last = blocks_ * (split + 1) / splits_;
-      Pair* turned = scratch<Pair, 13>(block_size());
+      const Chunk one{0, 1, scratch<Pair, 13>(turned_size()), scratch<uint16_t, 17>(band_size())};
       for (int64_t b = first; b < last; ++b) {
-        turn(b, turned);
-        const Band band = load(block(b), 0, kh_);
-        for (int64_t group = 0; group < groups_; ++group) {
-          multiply(group, block(b), turned, band, sums + (group * splits_ + split) * channels_ * part_, b == first);
+        hold(b, 0, one);
+        for (int64_t g = 0; g < groups_; ++g) {
+          multiply(g, block(b), one, 0, b == first, sums + (g * splits_ + split) * group_size());
         }
       }
     });
   }
 
-  // A task for each group of columns and split: what is turned is so once for all of them.
-  void each_group(float* sums) {
-    Pair* turned = scratch<Pair, 13>(chunk_ * block_size());
+  // What blocks from `begin` on read, in the order in which products do: turned channels, and slabs of the big tensor.
+  struct Chunk {
+    int64_t begin, count;
+    Pair* turned;
+    uint16_t* bands;
+  };
+  Chunk hold(int64_t begin) const {
+    const int64_t count = std::min(chunk_, blocks_ - begin);
+    const Chunk c{begin, count, scratch<Pair, 13>(count * turned_size()),
+                  scratch<uint16_t, 17>(count * slabs_ * band_size())};
+    each_task(count, [&](int64_t b) { hold(begin + b, b, c); });
+    return c;
+  }
+  void hold(int64_t number, int64_t b, const Chunk& c) const {
+    turn(block(number), c.turned + b * turned_size());
+    load(block(number), c.bands + b * slabs_ * band_size());
+  }
+
+  // The sums of a group over blocks [first, last) of a chunk; `begins`: they are the first ones.
+  void multiply(int64_t group, const Chunk& c, int64_t first, int64_t last, bool begins, float* sums) const {
+    for (int64_t b = first; b < last; ++b) multiply(group, block(c.begin + b), c, b, begins && b == first, sums);
+  }
+
+  // A task for each group, which stores its sums.
+  void each_group(const Image& to) const {
+    const Chunk all = hold(0);
+    each_task(groups_, [&](int64_t g) {
+      float* sums = scratch<float, 9>(group_size());
+      multiply(g, all, 0, all.count, true, sums);
+      store(g, sums, to);
+    });
+  }
+
+  // A task for each group and split of a chunk.
+  void each_chunk(float* sums) const {
     for (int64_t begin = 0; begin < blocks_; begin += chunk_) {
-      const int64_t count = std::min(chunk_, blocks_ - begin);
-      each_task(count, [&](int64_t b) { turn(begin + b, turned + b * block_size()); });
+      const Chunk c = hold(begin);
       each_task(groups_ * splits_, [&](int64_t t) {
-        const int64_t split = t % splits_, first = count * split / splits_, last = count * (split + 1) / splits_;
-        for (int64_t b = first; b < last; ++b) {
-          const Block pixels = block(begin + b);
-          multiply(t / splits_, pixels, turned + b * block_size(), load(pixels, columns(t / splits_).kh, 1),
-                   sums + t * channels_ * part_, begin == 0 && b == first);
-        }
+        const int64_t split = t % splits_, first = c.count * split / splits_, last = c.count * (split + 1) / splits_;
+        multiply(t / splits_, c, first, last, begin == 0, sums + t * group_size());
       });
     }
   }
-
-  int64_t block_size() const { return channels_ * steps_ * kTile; }
 
   // Samples and rows of the small tensor, and its lines.
   struct Block {
@@ -109,8 +139,7 @@ class TileGradient {
   }
 
   // The small tensor's channels: [tile][step][channel][operand of pixels].
-  void turn(int64_t number, Pair* to) const {
-    const Block b = block(number);
+  void turn(const Block& b, Pair* to) const {
     const Image& small = small_.image;
     uint16_t* pixels = scratch<uint16_t, 5>(b.lines() * small.width * small.channels + kPanel);
     small_.load_terms(gemm_, b.n0, b.n1, b.m0, b.high, 1, 0, small.width, pixels);
@@ -125,73 +154,73 @@ class TileGradient {
     }
   }
 
-  // A row of the kernel, stretch of it, and the columns from `first` on.
-  struct Columns {
-    int64_t kh, stretch, first, count;
-  };
-  Columns columns(int64_t group) const {
-    const int64_t first = group % parts_ * part_;
-    return {group / parts_ / stretches_, group / parts_ % stretches_, first, std::min(part_, row_ - first)};
+  // What a block reads of the big tensor, slab by slab.
+  void load(const Block& b, uint16_t* to) const {
+    const int64_t top = b.m0 * sizes_.stride[0] - sizes_.padding[0], left = -sizes_.padding[1];
+    if (slabs_ == 1) return big_.load_terms(gemm_, b.n0, b.n1, top, rows_, 1, left, width_, to);
+    const int64_t pixels = rows_ * width_;
+    uint16_t* sample = scratch<uint16_t, 0>(pixels * big_.image.channels);
+    for (int64_t n = b.n0; n < b.n1; ++n, to += pixels * slab_) {
+      big_.load_terms(gemm_, n, n + 1, top, rows_, 1, left, width_, sample);
+      for (int64_t i = 0; i < pixels; ++i) {
+        const uint16_t* from = sample + i * big_.image.channels;
+        for (int64_t s = 0; s < slabs_; ++s, from += kPanel) {
+          std::memcpy(to + s * band_size() + i * kPanel, from, kPanel * sizeof(uint16_t));
+        }
+      }
+    }
   }
 
-  // What a block reads of the big tensor at some rows of the kernel, from kh on: rows of a sample, those from one line
-  // of the block to the next, and those from one row of the kernel to the next.
-  struct Band {
-    const uint16_t* terms;
-    int64_t kh, rows, down, tap;
+  // Slab, row of the kernel and stretch of it that a group of columns belongs to.
+  struct Place {
+    int64_t slab, kh, stretch;
   };
-  Band load(const Block& b, int64_t kh, int64_t count) const {
-    // of one row of the kernel those alone that it reads
-    const int64_t step = count == 1 ? sizes_.stride[0] : 1, down = sizes_.stride[0] / step;
-    const int64_t rows = (b.high - 1) * down + (count - 1) * sizes_.dilation[0] + 1;
-    uint16_t* terms = scratch<uint16_t, 0>((b.n1 - b.n0) * rows * width_ * big_.image.channels + kPanel);
-    const int64_t top = b.m0 * sizes_.stride[0] - sizes_.padding[0] + kh * sizes_.dilation[0];
-    big_.load_terms(gemm_, b.n0, b.n1, top, rows, step, -sizes_.padding[1], width_, terms);
-    return {terms, kh, rows, down, sizes_.dilation[0]};
+  Place place(int64_t group) const {
+    const int64_t kh = groups_ / slabs_ / stretches_;
+    return {group / stretches_ / kh, group / stretches_ % kh, group % stretches_};
   }
 
-  // Adds to [small channel][column] what a block gives to a group of columns.
-  void multiply(int64_t group, const Block& b, const Pair* turned, const Band& band, float* sums, bool first) const {
-    const Columns c = columns(group);
-    const int64_t line = width_ * big_.image.channels, step = sizes_.stride[1] * big_.image.channels;
-    const uint16_t* taps = band.terms + (c.kh - band.kh) * band.tap * line +
-                           c.stretch * sizes_.dilation[1] * big_.image.channels + c.first;
-    Pair* panel = panel_for(b);
-    for (int64_t j = 0; j < c.count; j += kPanel) {
-      for (int64_t i = 0; i < b.lines(); ++i) {
-        const uint16_t* from = taps + (i / b.high * band.rows + i % b.high * band.down) * line + j;
+  // Adds to [panel][small channel][column] what a block, the b-th of a chunk, gives to a group.
+  void multiply(int64_t group, const Block& pixels, const Chunk& c, int64_t b, bool first, float* sums) const {
+    const Place p = place(group);
+    const int64_t line = width_ * slab_, step = sizes_.stride[1] * slab_;
+    const uint16_t* band = c.bands + (b * slabs_ + p.slab) * band_size() + p.kh * sizes_.dilation[0] * line +
+                           p.stretch * sizes_.dilation[1] * slab_;
+    Pair* panel = panel_for(pixels);
+    for (int64_t j = 0; j < row_; j += kPanel) {
+      for (int64_t i = 0; i < pixels.lines(); ++i) {
+        const uint16_t* from = band + (i / pixels.high * rows_ + i % pixels.high * sizes_.stride[0]) * line + j;
         tiles_.pair(small_.image.width, from, step, panel + i * line_ * kPanel);
       }
-      tiles_.multiply(channels_ / kTile, steps_, turned, panel, kPanel, 0, 1, sums + j, part_, first);
+      tiles_.multiply(channels_ / kTile, steps_, c.turned + b * turned_size(), panel, kPanel, 0, 1,
+                      sums + j * channels_, kPanel, first);
     }
   }
 
   // The columns of a group, which are taps and big channels.
   void store(int64_t group, const float* sums, const Image& to) const {
-    const Columns c = columns(group);
-    const int64_t big = to.channels, last = std::min(c.first + c.count, length_);
-    for (int64_t small = 0; small < small_.image.channels; ++small, sums += part_) {
-      for (int64_t q = c.first; q < last;) {
-        Pixels channels = to.pixels(1);
-        channels.channels = std::min(last - q, big - q % big);
-        char* at = to.at(small, c.kh, c.stretch + q / big) + q % big * to.strides[1] * to.item;
-        gemm_.store(to.storage, sums + q - c.first, part_, at, channels);
-        q += channels.channels;
-      }
+    const Place p = place(group);
+    for (int64_t q = 0; q < length_;) {
+      const int64_t tap = q / slab_, channel = q % slab_, column = q % kPanel;
+      const int64_t count = std::min(slab_ - channel, kPanel - column);
+      // the small channels as pixels
+      const Pixels pixels{small_.image.channels, count, to.strides[0], to.strides[1]};
+      char* at = to.at(0, p.kh, p.stretch + tap) + (p.slab * slab_ + channel) * to.strides[1] * to.item;
+      gemm_.store(to.storage, sums + (q - column) * channels_ + column, kPanel, at, pixels);
+      q += count;
     }
   }
 
   const Gemm<float> gemm_ = gemm<float>();
   const Tiles tiles_ = *tiles();
   const Source<float>&big_, &small_;
-  int64_t kh_;
   Sizes sizes_;
-  // small channels of whole panels; rows of a band, and bands; samples of a block, blocks, those turned at a time, and
-  // what these are split into; operands of a row of pixels, and steps of a block
+  // small channels of whole panels; rows of a block, and blocks one below the other; samples of a block, blocks, those
+  // held at a time, and what these are split into; operands of a row of pixels, and steps of a block
   int64_t channels_, high_, bands_, together_, blocks_, chunk_, splits_, line_, steps_;
-  // stretches of taps in a row of the kernel, values of one, and columns for them; parts of these, columns of one, and
-  // parts in all; pixels of a loaded row
-  int64_t stretches_, length_, row_, parts_, part_, groups_, width_;
+  // channels of a slab, and slabs; stretches of taps in a row of the kernel, values of one, columns for them, and
+  // groups of these; rows and columns of pixels that a block reads of a sample
+  int64_t slab_, slabs_, stretches_, length_, row_, groups_, rows_, width_;
   // whether the sums are few
   bool few_;
 };
