@@ -31,6 +31,9 @@ SIZES = (
     # several blocks of pixels, of few and of many sums
     ((3, 6, 39, 42), 34, (4, 4), (1, 1), (1, 1), (1, 1)),
     ((3, 40, 39, 42), 34, (4, 4), (1, 1), (1, 1), (1, 1)),
+    # whole tiles and slabs of channels, with and without neighbouring taps
+    ((3, 64, 37, 36), 96, (4, 4), (2, 2), (1, 1), (1, 1)),
+    ((2, 96, 9, 11), 32, (3, 2), (1, 2), (2, 1), (2, 2)),
 )
 CASES = of_sizes(SIZES, torch.bfloat16)
 
@@ -48,10 +51,11 @@ def test_all_orders(backend, case):
         check(STEM, case, "cpu", order)
 
 
-def test_weight_gradient_of_more_pixels_than_are_turned_at_a_time(backend):
-    x, dy = (random_values((1, c, 131 - i, 131 - i), i).bfloat16() for i, c in enumerate((24, 512)))
+@pytest.mark.parametrize("channels", [24, 64])
+def test_weight_gradient_of_more_pixels_than_are_held_at_a_time(backend, channels):
+    x, dy = (random_values((1, c, 131 - i, 131 - i), i).bfloat16() for i, c in enumerate((channels, 512)))
     x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
-    weight = random_values((512, 24, 2, 2), 2).bfloat16().requires_grad_()
+    weight = random_values((512, channels, 2, 2), 2).bfloat16().requires_grad_()
     y = conv_norm_act(x, weight, norm=False, activation="identity")
     (dw,) = torch.autograd.grad(y, weight, dy)
     exact = torch.nn.grad.conv2d_weight(x.double(), weight.shape, dy.double())
