@@ -207,15 +207,13 @@ class Forward {
   }
 
   // Rows that are computed for so many.
-  int64_t whole_rows(int64_t rows) const {
-    return tiles_ == nullptr ? whole_pairs(rows) : tiles_for(rows) * kTile;
-  }
+  int64_t whole_rows(int64_t rows) const { return tiles_ == nullptr ? whole_pairs(rows) : tiles_for(rows) * kTile; }
 
-  // `rows` are whole.
-  void multiply(const PhaseWeights& weights, const Term<E>** begin, int64_t rows, T* result) const {
+  // `rows` are whole; `even`: so many neighbouring ones are equally far from one another.
+  void multiply(const PhaseWeights& weights, const Term<E>** begin, int64_t rows, int64_t even, T* result) const {
     if (weights.depth == 0) std::fill_n(result, rows * product_columns_, T(0));
     if constexpr (std::is_same_v<E, Pair>) {
-      if (tiles_ != nullptr) return multiply_tiles(weights, begin, rows, result);
+      if (tiles_ != nullptr) return multiply_tiles(weights, begin, rows, even, result);
     }
     bool first = true;
     weights.each_sum([&](const Stretch* s, int64_t count) {
@@ -227,15 +225,23 @@ class Forward {
     });
   }
 
-  void multiply_tiles(const PhaseWeights& weights, const Term<E>** begin, int64_t rows, T* result) const {
+  void multiply_tiles(const PhaseWeights& weights, const Term<E>** begin, int64_t rows, int64_t even, T* result) const {
     TORCH_INTERNAL_ASSERT(tile_.columns == kPanel);
     const int64_t depth = weights.depth / kTermsOf<E>, all = depth / kTile;
+    const Stretch* stretches = weights.stretches.data();
+    const int64_t count = int64_t(weights.stretches.size());
     for (int64_t s = 0; s < all; s += kSteps) {
       const int64_t steps = std::min(kSteps, all - s), from = s * kTile;
+      const E* panel = weights_.panel(weights, 0) + from * kPanel;
+      if (even % kTile == 0 && source_.image.channels % kWholeSum<E> == 0) {
+        tiles_->multiply_rows(stretches, count, begin, rows, begin[1] - begin[0], from, steps, panel, depth * kPanel,
+                              weights_.panels(), result, product_columns_, s == 0);
+        continue;
+      }
       E* a = scratch<E, 15>(rows * steps * kTile);
-      tiles_->gather(weights.stretches.data(), int64_t(weights.stretches.size()), begin, rows, from, steps, a);
-      tiles_->multiply(rows / kTile, steps, a, weights_.panel(weights, 0) + from * kPanel, kPanel, depth * kPanel,
-                       weights_.panels(), result, product_columns_, s == 0);
+      tiles_->gather(stretches, count, begin, rows, from, steps, a);
+      tiles_->multiply(rows / kTile, steps, a, panel, kPanel, depth * kPanel, weights_.panels(), result,
+                       product_columns_, s == 0);
     }
   }
 
@@ -245,7 +251,7 @@ class Forward {
     for (int64_t i = 0; i < whole_rows(pixels); ++i)
       begin[i] = terms + std::min(i, pixels - 1) * source_.image.channels;
     T* result = scratch<T, 6>(whole_rows(pixels) * product_columns_);
-    multiply(weights_.phases[0], begin, whole_rows(pixels), result);
+    multiply(weights_.phases[0], begin, whole_rows(pixels), pixels, result);
     return result;
   }
 
@@ -275,7 +281,7 @@ class Forward {
     }
     for (; i < whole_rows(count); ++i) begin[i] = begin[count - 1];
     T* result = scratch<T, 2>(whole_rows(count) * columns_);
-    multiply(weights, begin, whole_rows(count), result);
+    multiply(weights, begin, whole_rows(count), pw.count, result);
     return result;
   }
 

@@ -93,8 +93,8 @@ void pair(int64_t count, const uint16_t* from, int64_t step, Pair* to) {
   }
 }
 
-// Turns a tile of operands: its rows lie `step` operands apart, and are to lie `to_step` apart. Bits are moved, whatever
-// they say.
+// Turns a tile of operands: its rows lie `step` operands apart, and are to lie `to_step` apart. Bits are moved,
+// whatever they say.
 inline __attribute__((always_inline)) void turn_tile(const void* from, int64_t step, Pair* to, int64_t to_step) {
   using Square = Transpose<float>;
   static_assert(Square::kLanes == kTile);
@@ -118,10 +118,12 @@ void turn(const Pair* panel, int64_t steps, Pair* to) {
   }
 }
 
-// Two tiles of rows, or one, by a panel.
-template <bool Two>
-inline __attribute__((always_inline)) void product(int64_t steps, const char* a, const char* next, const char* b,
-                                                   int64_t apart, float* c, int64_t stride, bool first) {
+// Two tiles of rows, or one, by a panel. Rows of a are `apart` bytes from one another, and a step's operands
+// `place(step)` from where a row begins; operands of b are rows of a panel `wide` bytes from one another.
+template <bool Two, typename Place>
+inline __attribute__((always_inline)) void product(int64_t steps, const char* a, const char* next, int64_t apart,
+                                                   Place place, const char* b, int64_t wide, float* c, int64_t stride,
+                                                   bool first) {
   const int64_t row = stride * int64_t(sizeof(float));
   float* below = c + kTile * stride;
   if (first) {
@@ -140,17 +142,17 @@ inline __attribute__((always_inline)) void product(int64_t steps, const char* a,
     }
   }
   for (int64_t s = 0; s < steps; ++s) {
-    _tile_loadd(6, b, apart);
-    _tile_loadd(7, b + kRow, apart);
-    _tile_loadd(4, a, kRow);
+    _tile_loadd(6, b, wide);
+    _tile_loadd(7, b + kRow, wide);
+    _tile_loadd(4, a + place(s), apart);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     if (Two) {
-      _tile_loadd(5, next, kRow);
+      _tile_loadd(5, next + place(s), apart);
       _tile_dpbf16ps(2, 5, 6);
       _tile_dpbf16ps(3, 5, 7);
     }
-    a += kBytes, next += kBytes, b += kTile * apart;
+    b += kTile * wide;
   }
   _tile_stored(0, c, row);
   _tile_stored(1, c + kTile, row);
@@ -160,24 +162,46 @@ inline __attribute__((always_inline)) void product(int64_t steps, const char* a,
   }
 }
 
-void multiply(int64_t tiles, int64_t steps, const Pair* a, const Pair* b, int64_t apart, int64_t panel, int64_t panels,
-              float* c, int64_t stride, bool first) {
+// All tiles by all panels; tile(t) is where its first row begins.
+template <typename Tile, typename Place>
+void multiply_all(int64_t tiles, int64_t steps, Tile tile, int64_t apart, Place place, const Pair* b, int64_t wide,
+                  int64_t panel, int64_t panels, float* c, int64_t stride, bool first) {
   static constexpr Config config;
   _tile_loadconfig(&config);
-  const char* rows = reinterpret_cast<const char*>(a);
   for (int64_t j = 0; j < panels; ++j) {
     const char* columns = reinterpret_cast<const char*>(b + j * panel);
     for (int64_t t = 0; t < tiles; t += 2) {
-      const char *one = rows + t * steps * kBytes, *two = one + steps * kBytes;
       float* to = c + t * kTile * stride + j * kPanel;
       if (t + 1 < tiles) {
-        product<true>(steps, one, two, columns, apart * kOperand, to, stride, first);
+        product<true>(steps, tile(t), tile(t + 1), apart, place, columns, wide * kOperand, to, stride, first);
       } else {
-        product<false>(steps, one, one, columns, apart * kOperand, to, stride, first);
+        product<false>(steps, tile(t), tile(t), apart, place, columns, wide * kOperand, to, stride, first);
       }
     }
   }
   _tile_release();
+}
+
+void multiply(int64_t tiles, int64_t steps, const Pair* a, const Pair* b, int64_t apart, int64_t panel, int64_t panels,
+              float* c, int64_t stride, bool first) {
+  const char* rows = reinterpret_cast<const char*>(a);
+  auto tile = [=](int64_t t) { return rows + t * steps * kBytes; };
+  auto place = [](int64_t s) { return s * kBytes; };
+  multiply_all(tiles, steps, tile, kRow, place, b, apart, panel, panels, c, stride, first);
+}
+
+void multiply_rows(const Stretch* stretches, int64_t count, const uint16_t* const* a, int64_t rows, int64_t apart,
+                   int64_t from, int64_t steps, const Pair* b, int64_t panel, int64_t panels, float* c, int64_t stride,
+                   bool first) {
+  constexpr int64_t kTerm = sizeof(uint16_t);
+  std::vector<int64_t> places;
+  for (int64_t i = from; i < from + steps * kTile; i += kTile) {
+    while (i >= stretches->begin + stretches->length && count > 1) ++stretches, --count;
+    places.push_back((stretches->offset + (i - stretches->begin) * kTermsOf<Pair>)*kTerm);
+  }
+  auto tile = [=](int64_t t) { return reinterpret_cast<const char*>(a[t * kTile]); };
+  auto place = [at = places.data()](int64_t s) { return at[s]; };
+  multiply_all(rows / kTile, steps, tile, apart * kTerm, place, b, kPanel, panel, panels, c, stride, first);
 }
 
 // Older compilers do not know how to ask the processor for these.
@@ -205,7 +229,7 @@ bool allowed() {
 
 namespace fastgan {
 const Tiles* tiles() {
-  static const Tiles all{amx::gather, amx::pair, amx::pair_rows, amx::turn, amx::multiply};
+  static const Tiles all{amx::gather, amx::pair, amx::pair_rows, amx::turn, amx::multiply, amx::multiply_rows};
   static const bool has = multiplies<Pair>() && amx::named() && amx::allowed();
   return has ? &all : nullptr;
 }

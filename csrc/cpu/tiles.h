@@ -29,6 +29,11 @@ struct Tiles {
   // of b are `apart`, its panels `panel`, and rows of c `stride` apart; a is as gather and turn leave it.
   void (*multiply)(int64_t tiles, int64_t steps, const Pair* a, const Pair* b, int64_t apart, int64_t panel,
                    int64_t panels, float* c, int64_t stride, bool first);
+  // The same for operands [from, from + 16 steps) of rows where they lie, those of a tile `apart` terms from one
+  // another; what lies together there is whole steps.
+  void (*multiply_rows)(const Stretch* stretches, int64_t count, const uint16_t* const* a, int64_t rows, int64_t apart,
+                        int64_t from, int64_t steps, const Pair* b, int64_t panel, int64_t panels, float* c,
+                        int64_t stride, bool first);
 };
 
 // Of this processor; nullptr where it has none.
