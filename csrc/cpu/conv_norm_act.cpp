@@ -21,9 +21,9 @@ constexpr int64_t kFewColumns = 128;
 constexpr int64_t kLeastRows = 60, kMostRows = 264, kTasks = 32;
 // Values that are summed up in float32 for statistics.
 constexpr int64_t kSummed = 264;
-// Steps of tiles of operands that are summed up at a time, and rows of the product: both factors stay in the
-// second-level cache.
-constexpr int64_t kSteps = 32, kRowsOfTiles = 256;
+// Steps of tiles of operands that are summed up at a time, and rows of the product, at most and at least: the weight
+// stays in the second-level cache.
+constexpr int64_t kSteps = 32, kRowsOfTiles = 256, kLeastRowsOfTiles = 128;
 // Tiles of minimal filtering that are multiplied together: all points of them have to stay in the second-level cache.
 constexpr int64_t kTilesTogether = 48;
 
@@ -124,7 +124,7 @@ class Forward {
     if (bands_ == 1) {
       together_ = std::clamp<int64_t>(std::min(most / (high_ * across), kBand / band(high_)), 1, samples);
       const int64_t wanted = std::max<int64_t>(1, samples / kTasks);
-      const int64_t rows = filter_ ? kTilesTogether / 2 : kLeastRows;
+      const int64_t rows = filter_ ? kTilesTogether / 2 : tiles_ != nullptr ? kLeastRowsOfTiles : kLeastRows;
       const int64_t least = (rows + high_ * across - 1) / (high_ * across);
       if (!overlaps_) together_ = std::min(together_, std::max(wanted, least));
       if (filter_) together_ = even(samples, together_);
@@ -238,10 +238,13 @@ class Forward {
                               weights_.panels(), result, product_columns_, s == 0);
         continue;
       }
-      E* a = scratch<E, 15>(rows * steps * kTile);
-      tiles_->gather(stretches, count, begin, rows, from, steps, a);
-      tiles_->multiply(rows / kTile, steps, a, panel, kPanel, depth * kPanel, weights_.panels(), result,
-                       product_columns_, s == 0);
+      E* a = scratch<E, 15>(kPanel * steps * kTile);
+      for (int64_t r = 0; r < rows; r += kPanel) {
+        const int64_t some = std::min(kPanel, rows - r);
+        tiles_->gather(stretches, count, begin + r, some, from, steps, a);
+        tiles_->multiply(some / kTile, steps, a, panel, kPanel, depth * kPanel, weights_.panels(),
+                         result + r * product_columns_, product_columns_, s == 0);
+      }
     }
   }
 
