@@ -24,6 +24,8 @@ constexpr int64_t kSummed = 264;
 // Steps of tiles of operands that are summed up at a time, and rows of the product, at most and at least: the weight
 // stays in the second-level cache.
 constexpr int64_t kSteps = 32, kRowsOfTiles = 256, kLeastRowsOfTiles = 128;
+// Operands of a weight that stays there whole; operands that are gathered at a time, and their results.
+constexpr int64_t kWeight = int64_t(1) << 18, kGathered = int64_t(1) << 14, kResults = int64_t(1) << 13;
 // Tiles of minimal filtering that are multiplied together: all points of them have to stay in the second-level cache.
 constexpr int64_t kTilesTogether = 48;
 
@@ -189,8 +191,23 @@ class Forward {
 
   void phase(size_t p, const Phase& ph, const Phase& pw, const Block& b, Moments* moments) const {
     const int64_t count = (b.n1 - b.n0) * b.high * pw.count;
-    T* result = filter_ ? convolve_tiles(p, pw, b, count) : convolve(weights_.phases[p], pw, b, count);
-    put(b, {ph.first + b.m0 * h_.out_step, h_.out_step, b.high}, {pw.first, w_.out_step, pw.count}, result, moments);
+    const Places h{ph.first + b.m0 * h_.out_step, h_.out_step, b.high}, w{pw.first, w_.out_step, pw.count};
+    if (filter_) return put(b, h, w, convolve_tiles(p, pw, b, count), moments);
+    const Term<E>** begin = begins(pw, b, whole_rows(count));
+    T* result = scratch<T, 2>(whole_rows(count) * columns_);
+    if constexpr (std::is_same_v<E, Pair>) {
+      // where channels are outermost, results are written in long streams
+      if (tiles_ != nullptr && out_.strides[1] == 1) {
+        auto write_rows = [&](int64_t first, int64_t last, T* rows) {
+          write(b, h, w, rows, first, std::min(last, count));
+        };
+        multiply_tiles(weights_.phases[p], begin, whole_rows(count), pw.count, moments != nullptr, result, write_rows);
+        if (moments != nullptr) statistics(result, count, moments);
+        return;
+      }
+    }
+    multiply(weights_.phases[p], begin, whole_rows(count), pw.count, result);
+    put(b, h, w, result, moments);
   }
 
   // Places in one dimension of y.
@@ -201,9 +218,14 @@ class Forward {
   // Bias, activation and statistics of a tile of results, and where it belongs.
   void put(const Block& b, const Places& h, const Places& w, T* result, Moments* moments) const {
     const int64_t count = (b.n1 - b.n0) * h.count * w.count;
-    if (finish_) finish_(count * columns_, result, nullptr, result);
-    store(b, h, w, result);
+    write(b, h, w, result, 0, count);
     if (moments != nullptr) statistics(result, count, moments);
+  }
+
+  // Bias and activation of rows [first, last) of a tile of results, and where they belong.
+  void write(const Block& b, const Places& h, const Places& w, T* rows, int64_t first, int64_t last) const {
+    if (finish_) finish_((last - first) * columns_, rows, nullptr, rows);
+    store(b, h, w, rows, first, last);
   }
 
   // Rows that are computed for so many.
@@ -211,10 +233,10 @@ class Forward {
 
   // `rows` are whole; `even`: so many neighbouring ones are equally far from one another.
   void multiply(const PhaseWeights& weights, const Term<E>** begin, int64_t rows, int64_t even, T* result) const {
-    if (weights.depth == 0) std::fill_n(result, rows * product_columns_, T(0));
     if constexpr (std::is_same_v<E, Pair>) {
-      if (tiles_ != nullptr) return multiply_tiles(weights, begin, rows, even, result);
+      if (tiles_ != nullptr) return multiply_tiles(weights, begin, rows, even, true, result, [](auto...) {});
     }
+    if (weights.depth == 0) std::fill_n(result, rows * product_columns_, T(0));
     bool first = true;
     weights.each_sum([&](const Stretch* s, int64_t count) {
       for (int64_t j = 0; j < weights_.panels(); ++j) {
@@ -225,27 +247,37 @@ class Forward {
     });
   }
 
-  void multiply_tiles(const PhaseWeights& weights, const Term<E>** begin, int64_t rows, int64_t even, T* result) const {
+  // The same in tiles, a chunk of rows at a time; done(first, last, their result) is called when they are complete. Unless
+  // they are `kept`, the next may be where these were.
+  template <typename Done>
+  void multiply_tiles(const PhaseWeights& weights, const Term<E>** begin, int64_t rows, int64_t even, bool kept,
+                      T* result, Done done) const {
     TORCH_INTERNAL_ASSERT(tile_.columns == kPanel);
-    const int64_t depth = weights.depth / kTermsOf<E>, all = depth / kTile;
-    const Stretch* stretches = weights.stretches.data();
-    const int64_t count = int64_t(weights.stretches.size());
-    for (int64_t s = 0; s < all; s += kSteps) {
-      const int64_t steps = std::min(kSteps, all - s), from = s * kTile;
+    const int64_t depth = weights.depth / kTermsOf<E>, all = depth / kTile, panels = weights_.panels();
+    const int64_t most = depth * panels * kPanel <= kWeight ? all : kSteps, count = int64_t(weights.stretches.size());
+    const bool lie = even % kTile == 0 && source_.image.channels % kWholeSum<E> == 0;
+    // both what is gathered and, at best, the results stay in the first-level cache
+    const int64_t gathered = lie ? kRowsOfTiles : kGathered / std::max<int64_t>(1, most * kTile);
+    const int64_t chunk = std::max(std::min(gathered, kResults / product_columns_) / kPanel * kPanel, kPanel);
+    E* a = scratch<E, 15>(chunk * most * kTile);
+    int64_t s = 0;
+    do {
+      const int64_t steps = std::min(most, all - s), from = s * kTile;
       const E* panel = weights_.panel(weights, 0) + from * kPanel;
-      if (even % kTile == 0 && source_.image.channels % kWholeSum<E> == 0) {
-        tiles_->multiply_rows(stretches, count, begin, rows, begin[1] - begin[0], from, steps, panel, depth * kPanel,
-                              weights_.panels(), result, product_columns_, s == 0);
-        continue;
+      for (int64_t r = 0; r < rows; r += chunk) {
+        const int64_t some = std::min(chunk, rows - r);
+        T* to = result + (kept || all > most ? r : 0) * product_columns_;
+        if (lie) {
+          tiles_->multiply_rows(weights.stretches.data(), count, begin + r, some, begin[1] - begin[0], from, steps,
+                                panel, depth * kPanel, panels, to, product_columns_, s == 0);
+        } else {
+          tiles_->gather(weights.stretches.data(), count, begin + r, some, from, steps, a);
+          tiles_->multiply(some / kTile, steps, a, panel, kPanel, depth * kPanel, panels, to, product_columns_, s == 0);
+        }
+        if (s + steps == all) done(r, r + some, to);
       }
-      E* a = scratch<E, 15>(kPanel * steps * kTile);
-      for (int64_t r = 0; r < rows; r += kPanel) {
-        const int64_t some = std::min(kPanel, rows - r);
-        tiles_->gather(stretches, count, begin + r, some, from, steps, a);
-        tiles_->multiply(some / kTile, steps, a, panel, kPanel, depth * kPanel, weights_.panels(),
-                         result + r * product_columns_, product_columns_, s == 0);
-      }
-    }
+      s += steps;
+    } while (s < all);
   }
 
   // The loaded pixels times all taps.
@@ -272,9 +304,10 @@ class Forward {
     put(b, h, {0, 1, out_.width}, result, moments);
   }
 
-  T* convolve(const PhaseWeights& weights, const Phase& pw, const Block& b, int64_t count) const {
+  // Where each row of the product begins; what is missing of `rows` is like the last.
+  const Term<E>** begins(const Phase& pw, const Block& b, int64_t rows) const {
     const int64_t c = source_.image.channels;
-    const Term<E>** begin = scratch<const Term<E>*, 1>(whole_rows(count));
+    const Term<E>** begin = scratch<const Term<E>*, 1>(rows);
     int64_t i = 0;
     for (int64_t n = 0; n < b.n1 - b.n0; ++n) {
       for (int64_t m = 0; m < b.high; ++m) {
@@ -282,10 +315,8 @@ class Forward {
         for (int64_t w = 0; w < pw.count; ++w) begin[i++] = row + w * w_.step * c;
       }
     }
-    for (; i < whole_rows(count); ++i) begin[i] = begin[count - 1];
-    T* result = scratch<T, 2>(whole_rows(count) * columns_);
-    multiply(weights, begin, whole_rows(count), pw.count, result);
-    return result;
+    std::fill(begin + i, begin + rows, begin[i - 1]);
+    return begin;
   }
 
   T* convolve_tiles(size_t p, const Phase& pw, const Block& b, int64_t count) const {
@@ -294,17 +325,18 @@ class Forward {
     return result;
   }
 
-  void store(const Block& b, const Places& h, const Places& w, const T* result) const {
-    Pixels pixels = out_.pixels(w.count, w.step);
+  void store(const Block& b, const Places& h, const Places& w, const T* rows, int64_t first, int64_t last) const {
     // where channels are outermost, 16 streams at a time
     const int64_t block = out_.strides[1] == 1 ? channels_ : 16;
-    for (int64_t n = b.n0; n < b.n1; ++n, result += h.count * w.count * columns_) {
-      for (int64_t c = 0; c < channels_; c += block) {
+    for (int64_t c = 0; c < channels_; c += block) {
+      for (int64_t r = first, n; r < last; r += n) {
+        const int64_t line = r / w.count, x = r % w.count;
+        n = std::min(last - r, w.count - x);
+        Pixels pixels = out_.pixels(n, w.step);
         pixels.channels = std::min(block, channels_ - c);
-        for (int64_t m = 0; m < h.count; ++m) {
-          char* to = out_.at(n, h.first + m * h.step, w.first) + c * out_.strides[1] * out_.item;
-          gemm_.store(out_.storage, result + m * w.count * columns_ + c, columns_, to, pixels);
-        }
+        char* to = out_.at(b.n0 + line / h.count, h.first + line % h.count * h.step, w.first + x * w.step);
+        gemm_.store(out_.storage, rows + (r - first) * columns_ + c, columns_, to + c * out_.strides[1] * out_.item,
+                    pixels);
       }
     }
   }

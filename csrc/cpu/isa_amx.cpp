@@ -63,7 +63,7 @@ std::vector<Piece> pieces_of(const Stretch* stretches, int64_t count, int64_t fr
 void gather(const Stretch* stretches, int64_t count, const uint16_t* const* a, int64_t rows, int64_t from,
             int64_t steps, Pair* to) {
   const std::vector<Piece> pieces = pieces_of(stretches, count, from, steps);
-  const bool over = stretches[count - 1].begin + stretches[count - 1].length < from + steps * kTile;
+  const bool over = steps > 0 && stretches[count - 1].begin + stretches[count - 1].length < from + steps * kTile;
   char* tile = reinterpret_cast<char*>(to);
   for (int64_t first = 0; first < rows; first += kTile, tile += steps * kBytes) {
     const uint16_t* row[kTile];
