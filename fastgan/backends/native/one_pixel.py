@@ -47,7 +47,11 @@ def convolution(u: Tensor, weight: Tensor, bias: Tensor | None, a: Attributes) -
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
     # rounded once
-    return a @ b if bias is None else torch.addmm(bias, a, b)
+    if b.shape[1] > 1:
+        return a @ b if bias is None else torch.addmm(bias, a, b)
+    # torch's product with a vector is up to three times as fast in bfloat16
+    vector = b[:, 0]
+    return (torch.mv(a, vector) if bias is None else torch.addmv(bias, a, vector))[:, None]
 
 
 def weight_gradient(u: Tensor, g: Tensor, shape: Sequence[int], a: Attributes) -> Tensor:
