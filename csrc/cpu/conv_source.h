@@ -137,11 +137,17 @@ class Source {
   // The same as bfloat16; what is such, and is loaded as it is, has only to be copied.
   void load_terms(const Gemm<T>& gemm, int64_t n0, int64_t n1, int64_t h0, int64_t rows, int64_t step, int64_t w0,
                   int64_t width, uint16_t* to) const {
-    const int64_t c = image.channels, all = (n1 - n0) * rows * width * c;
+    const int64_t c = image.channels;
     if (loop_ || image.storage != Storage::bfloat16 || image.strides[1] != 1) {
-      T* values = scratch<T, 16>(all);
-      load(gemm, n0, n1, h0, rows, step, w0, width, values);
-      gemm.store(Storage::bfloat16, values, 1, to, {all, 1, 1, 1});
+      // a row stays in the first-level cache; where channels are outermost, rows are read together
+      const int64_t some = image.strides[1] == 1 ? 1 : rows, values = some * width * c;
+      T* exact = scratch<T, 16>(values);
+      for (int64_t n = n0; n < n1; ++n) {
+        for (int64_t r = 0; r < rows; r += some, to += values) {
+          load(gemm, n, n + 1, h0 + r * step, some, step, w0, width, exact);
+          gemm.store(Storage::bfloat16, exact, 1, to, {values, 1, 1, 1});
+        }
+      }
       return;
     }
     const Inside in = inside_of(w0, width);
