@@ -247,8 +247,8 @@ class Forward {
     });
   }
 
-  // The same in tiles, a chunk of rows at a time; done(first, last, their result) is called when they are complete. Unless
-  // they are `kept`, the next may be where these were.
+  // The same in tiles, a chunk of rows at a time; done(first, last, their result) is called when they are complete.
+  // Unless they are `kept`, the next may be where these were.
   template <typename Done>
   void multiply_tiles(const PhaseWeights& weights, const Term<E>** begin, int64_t rows, int64_t even, bool kept,
                       T* result, Done done) const {
