@@ -11,7 +11,7 @@ namespace fastgan {
 class TileGradient {
  public:
   TileGradient(const Source<float>& big, const Source<float>& small, int64_t kh, int64_t kw, const Sizes& sizes)
-      : big_(big), small_(small), sizes_(sizes) {
+      : big_(big), small_(small), kh_(kh), sizes_(sizes) {
     const Image& image = small.image;
     channels_ = whole_panels(image.channels);
     high_ = std::clamp<int64_t>(kPixels / image.width, 1, image.height);
@@ -26,7 +26,9 @@ class TileGradient {
     stretches_ = sizes.dilation[1] == 1 ? 1 : kw;
     length_ = (stretches_ == 1 ? kw : 1) * slab_;
     row_ = whole_panels(length_);
-    groups_ = slabs_ * kh * stretches_;
+    taps_ = std::clamp<int64_t>(kSums / (channels_ * row_), 1, kh);
+    parts_ = (kh + taps_ - 1) / taps_;
+    groups_ = slabs_ * parts_ * stretches_;
     width_ = (image.width - 1) * sizes.stride[1] + (kw - 1) * sizes.dilation[1] + 1;
     rows_ = (high_ - 1) * sizes.stride[0] + (kh - 1) * sizes.dilation[0] + 1;
     few_ = slabs_ == 1 && groups_ * group_size() <= kFewSums;
@@ -52,13 +54,13 @@ class TileGradient {
  private:
   // Pixels of a block, tasks wanted, and terms of both tensors that are held at a time.
   static constexpr int64_t kPixels = 1024, kTasks = 8, kHeld = int64_t(1) << 23;
-  // Sums that a task can make all of.
-  static constexpr int64_t kFewSums = int64_t(1) << 15;
+  // Sums of a group that stay in the second-level cache, and those that a task can make all of.
+  static constexpr int64_t kSums = int64_t(1) << 17, kFewSums = int64_t(1) << 15;
 
   static int64_t whole_panels(int64_t n) { return (n + kPanel - 1) / kPanel * kPanel; }
 
   // Sums of a group; operands of a block's turned channels, and terms of a slab of it.
-  int64_t group_size() const { return channels_ * row_; }
+  int64_t group_size() const { return taps_ * channels_ * row_; }
   int64_t turned_size() const { return channels_ * steps_ * kTile; }
   int64_t band_size() const { return together_ * rows_ * width_ * slab_ + kPanel; }
 
@@ -171,56 +173,62 @@ class TileGradient {
     }
   }
 
-  // Slab, row of the kernel and stretch of it that a group of columns belongs to.
+  // Slab, rows of the kernel and stretch of them that a group of columns belongs to.
   struct Place {
-    int64_t slab, kh, stretch;
+    int64_t slab, begin, end, stretch;
   };
   Place place(int64_t group) const {
-    const int64_t kh = groups_ / slabs_ / stretches_;
-    return {group / stretches_ / kh, group / stretches_ % kh, group % stretches_};
+    const int64_t begin = group / stretches_ % parts_ * taps_;
+    return {group / stretches_ / parts_, begin, std::min(begin + taps_, kh_), group % stretches_};
   }
 
-  // Adds to [panel][small channel][column] what a block, the b-th of a chunk, gives to a group.
+  // Adds to [row of the kernel][panel][small channel][column] what a block, the b-th of a chunk, gives to a group.
   void multiply(int64_t group, const Block& pixels, const Chunk& c, int64_t b, bool first, float* sums) const {
     const Place p = place(group);
     const int64_t line = width_ * slab_, step = sizes_.stride[1] * slab_;
-    const uint16_t* band = c.bands + (b * slabs_ + p.slab) * band_size() + p.kh * sizes_.dilation[0] * line +
-                           p.stretch * sizes_.dilation[1] * slab_;
+    const uint16_t* band = c.bands + (b * slabs_ + p.slab) * band_size() + p.stretch * sizes_.dilation[1] * slab_;
     Pair* panel = panel_for(pixels);
-    for (int64_t j = 0; j < row_; j += kPanel) {
-      for (int64_t i = 0; i < pixels.lines(); ++i) {
-        const uint16_t* from = band + (i / pixels.high * rows_ + i % pixels.high * sizes_.stride[0]) * line + j;
-        tiles_.pair(small_.image.width, from, step, panel + i * line_ * kPanel);
+    for (int64_t kh = p.begin; kh < p.end; ++kh) {
+      for (int64_t j = 0; j < row_; j += kPanel, sums += kPanel * channels_) {
+        const uint16_t* tap = band + kh * sizes_.dilation[0] * line + j;
+        for (int64_t i = 0; i < pixels.lines(); ++i) {
+          const uint16_t* from = tap + (i / pixels.high * rows_ + i % pixels.high * sizes_.stride[0]) * line;
+          tiles_.pair(small_.image.width, from, step, panel + i * line_ * kPanel);
+        }
+        tiles_.multiply(channels_ / kTile, steps_, c.turned + b * turned_size(), panel, kPanel, 0, 1, sums, kPanel,
+                        first);
       }
-      tiles_.multiply(channels_ / kTile, steps_, c.turned + b * turned_size(), panel, kPanel, 0, 1,
-                      sums + j * channels_, kPanel, first);
     }
   }
 
   // The columns of a group, which are taps and big channels.
   void store(int64_t group, const float* sums, const Image& to) const {
     const Place p = place(group);
-    for (int64_t q = 0; q < length_;) {
-      const int64_t tap = q / slab_, channel = q % slab_, column = q % kPanel;
-      const int64_t count = std::min(slab_ - channel, kPanel - column);
-      // the small channels as pixels
-      const Pixels pixels{small_.image.channels, count, to.strides[0], to.strides[1]};
-      char* at = to.at(0, p.kh, p.stretch + tap) + (p.slab * slab_ + channel) * to.strides[1] * to.item;
-      gemm_.store(to.storage, sums + (q - column) * channels_ + column, kPanel, at, pixels);
-      q += count;
+    for (int64_t kh = p.begin; kh < p.end; ++kh, sums += channels_ * row_) {
+      for (int64_t q = 0; q < length_;) {
+        const int64_t tap = q / slab_, channel = q % slab_, column = q % kPanel;
+        const int64_t count = std::min(slab_ - channel, kPanel - column);
+        // the small channels as pixels
+        const Pixels pixels{small_.image.channels, count, to.strides[0], to.strides[1]};
+        char* at = to.at(0, kh, p.stretch + tap) + (p.slab * slab_ + channel) * to.strides[1] * to.item;
+        gemm_.store(to.storage, sums + (q - column) * channels_ + column, kPanel, at, pixels);
+        q += count;
+      }
     }
   }
 
   const Gemm<float> gemm_ = gemm<float>();
   const Tiles tiles_ = *tiles();
   const Source<float>&big_, &small_;
+  int64_t kh_;
   Sizes sizes_;
   // small channels of whole panels; rows of a block, and blocks one below the other; samples of a block, blocks, those
   // held at a time, and what these are split into; operands of a row of pixels, and steps of a block
   int64_t channels_, high_, bands_, together_, blocks_, chunk_, splits_, line_, steps_;
-  // channels of a slab, and slabs; stretches of taps in a row of the kernel, values of one, columns for them, and
-  // groups of these; rows and columns of pixels that a block reads of a sample
-  int64_t slab_, slabs_, stretches_, length_, row_, groups_, rows_, width_;
+  // channels of a slab, and slabs; stretches of taps in a row of the kernel, values of one, and columns for them; rows
+  // of the kernel in a group, groups for all of them, and in all; rows and columns of pixels that a block reads of a
+  // sample
+  int64_t slab_, slabs_, stretches_, length_, row_, taps_, parts_, groups_, rows_, width_;
   // whether the sums are few
   bool few_;
 };
