@@ -256,10 +256,11 @@ class Forward {
     const int64_t depth = weights.depth / kTermsOf<E>, all = depth / kTile, panels = weights_.panels();
     const int64_t most = depth * panels * kPanel <= kWeight ? all : kSteps, count = int64_t(weights.stretches.size());
     const bool lie = even % kTile == 0 && source_.image.channels % kWholeSum<E> == 0;
-    // both what is gathered and, at best, the results stay in the first-level cache
+    // results stay in the first-level cache at best, what is gathered near it
     const int64_t gathered = lie ? kRowsOfTiles : kGathered / std::max<int64_t>(1, most * kTile);
-    const int64_t chunk = std::max(std::min(gathered, kResults / product_columns_) / kPanel * kPanel, kPanel);
-    E* a = scratch<E, 15>(chunk * most * kTile);
+    const int64_t chunk =
+        std::max<int64_t>(std::min(gathered, kResults / product_columns_) / (2 * kTile), 1) * 2 * kTile;
+    E* a = lie ? nullptr : scratch<E, 15>(chunk * most * kTile);
     int64_t s = 0;
     do {
       const int64_t steps = std::min(most, all - s), from = s * kTile;

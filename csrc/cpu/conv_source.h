@@ -140,7 +140,8 @@ class Source {
     const int64_t c = image.channels;
     if (loop_ || image.storage != Storage::bfloat16 || image.strides[1] != 1) {
       // a row stays in the first-level cache; where channels are outermost, rows are read together
-      const int64_t some = image.strides[1] == 1 ? 1 : rows, values = some * width * c;
+      const bool innermost = image.strides[1] == 1 && (mask_.empty() || mask_[0].strides[1] == 1);
+      const int64_t some = innermost ? 1 : rows, values = some * width * c;
       T* exact = scratch<T, 16>(values);
       for (int64_t n = n0; n < n1; ++n) {
         for (int64_t r = 0; r < rows; r += some, to += values) {

@@ -44,8 +44,9 @@ class TileGradient {
     few_ ? each_split(sums) : each_chunk(sums);
     each_task(groups_, [&](int64_t g) {
       float* whole = sums + g * splits_ * group_size();
+      const int64_t size = (place(g).end - place(g).begin) * channels_ * row_;
       for (int64_t s = 1; s < splits_; ++s) {
-        for (int64_t i = 0; i < group_size(); ++i) whole[i] += whole[s * group_size() + i];
+        for (int64_t i = 0; i < size; ++i) whole[i] += whole[s * group_size() + i];
       }
       store(g, whole, to);
     });
@@ -70,7 +71,8 @@ class TileGradient {
       const int64_t first = blocks_ * split / splits_, last = blocks_ * (split + 1) / splits_;
       const Chunk one{0, 1, scratch<Pair, 13>(turned_size()), scratch<uint16_t, 17>(band_size())};
       for (int64_t b = first; b < last; ++b) {
-        hold(b, 0, one);
+        turn(block(b), one.turned);
+        load(block(b), one.bands);
         for (int64_t g = 0; g < groups_; ++g) {
           multiply(g, block(b), one, 0, b == first, sums + (g * splits_ + split) * group_size());
         }
@@ -88,12 +90,15 @@ class TileGradient {
     const int64_t count = std::min(chunk_, blocks_ - begin);
     const Chunk c{begin, count, scratch<Pair, 13>(count * turned_size()),
                   scratch<uint16_t, 17>(count * slabs_ * band_size())};
-    each_task(count, [&](int64_t b) { hold(begin + b, b, c); });
+    each_task(2 * count, [&](int64_t t) {
+      const int64_t b = t / 2;
+      if (t % 2 == 0) {
+        load(block(begin + b), c.bands + b * slabs_ * band_size());
+      } else {
+        turn(block(begin + b), c.turned + b * turned_size());
+      }
+    });
     return c;
-  }
-  void hold(int64_t number, int64_t b, const Chunk& c) const {
-    turn(block(number), c.turned + b * turned_size());
-    load(block(number), c.bands + b * slabs_ * band_size());
   }
 
   // The sums of a group over blocks [first, last) of a chunk; `begins`: they are the first ones.
@@ -204,15 +209,19 @@ class TileGradient {
   // The columns of a group, which are taps and big channels.
   void store(int64_t group, const float* sums, const Image& to) const {
     const Place p = place(group);
-    for (int64_t kh = p.begin; kh < p.end; ++kh, sums += channels_ * row_) {
-      for (int64_t q = 0; q < length_;) {
-        const int64_t tap = q / slab_, channel = q % slab_, column = q % kPanel;
-        const int64_t count = std::min(slab_ - channel, kPanel - column);
-        // the small channels as pixels
-        const Pixels pixels{small_.image.channels, count, to.strides[0], to.strides[1]};
-        char* at = to.at(0, kh, p.stretch + tap) + (p.slab * slab_ + channel) * to.strides[1] * to.item;
-        gemm_.store(to.storage, sums + (q - column) * channels_ + column, kPanel, at, pixels);
-        q += count;
+    // the small channels as pixels; where taps are innermost, one channel at a time
+    const int64_t together = to.strides[1] == 1 ? small_.image.channels : 1;
+    for (int64_t small = 0; small < small_.image.channels; small += together) {
+      for (int64_t kh = p.begin; kh < p.end; ++kh) {
+        const float* row = sums + (kh - p.begin) * channels_ * row_ + small * kPanel;
+        for (int64_t q = 0; q < length_;) {
+          const int64_t tap = q / slab_, channel = q % slab_, column = q % kPanel;
+          const int64_t count = std::min(slab_ - channel, kPanel - column);
+          const Pixels pixels{together, count, to.strides[0], to.strides[1]};
+          char* at = to.at(small, kh, p.stretch + tap) + (p.slab * slab_ + channel) * to.strides[1] * to.item;
+          gemm_.store(to.storage, row + (q - column) * channels_ + column, kPanel, at, pixels);
+          q += count;
+        }
       }
     }
   }

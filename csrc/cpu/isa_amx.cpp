@@ -194,13 +194,17 @@ void multiply_rows(const Stretch* stretches, int64_t count, const uint16_t* cons
                    int64_t from, int64_t steps, const Pair* b, int64_t panel, int64_t panels, float* c, int64_t stride,
                    bool first) {
   constexpr int64_t kTerm = sizeof(uint16_t);
-  std::vector<int64_t> places;
+  // a type of its own: no other file shares what the compiler makes of its vector here
+  struct Place {
+    int64_t at;
+  };
+  std::vector<Place> places;
   for (int64_t i = from; i < from + steps * kTile; i += kTile) {
     while (i >= stretches->begin + stretches->length && count > 1) ++stretches, --count;
-    places.push_back((stretches->offset + (i - stretches->begin) * kTermsOf<Pair>)*kTerm);
+    places.push_back({kTerm * (stretches->offset + (i - stretches->begin) * kTermsOf<Pair>)});
   }
   auto tile = [=](int64_t t) { return reinterpret_cast<const char*>(a[t * kTile]); };
-  auto place = [at = places.data()](int64_t s) { return at[s]; };
+  auto place = [at = places.data()](int64_t s) { return at[s].at; };
   multiply_all(rows / kTile, steps, tile, apart * kTerm, place, b, kPanel, panel, panels, c, stride, first);
 }
 

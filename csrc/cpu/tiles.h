@@ -20,8 +20,8 @@ struct Tiles {
   // Pairs of neighbouring ones of `count` places `step` apart, the last with a zero: [operand][column] of a panel; 32
   // terms are read at each place.
   void (*pair)(int64_t count, const uint16_t* from, int64_t step, Pair* to);
-  // Pairs of neighbouring ones of `count` terms, whole rows of a tile, at each of 32 places `step` apart, which become
-  // columns: [operand][column] of a panel.
+  // Pairs of neighbouring ones of `count` terms, whole rows of a tile, at each of 32 places an even `step` apart, which
+  // become columns: [operand][column] of a panel.
   void (*pair_rows)(int64_t count, const uint16_t* from, int64_t step, Pair* to);
   // The panel [operand][column] with its columns as rows: two tiles [step][row][operand].
   void (*turn)(const Pair* panel, int64_t steps, Pair* to);

@@ -34,6 +34,9 @@ SIZES = (
     # whole tiles and slabs of channels, with and without neighbouring taps
     ((3, 64, 37, 36), 96, (4, 4), (2, 2), (1, 1), (1, 1)),
     ((2, 96, 9, 11), 32, (3, 2), (1, 2), (2, 1), (2, 2)),
+    # a weight that is read in several parts, and terms that part within a tile
+    ((1, 512, 4, 4), 256, (3, 3), (1, 1), (1, 1), (1, 1)),
+    ((1, 672, 2, 16), 256, (3, 3), (1, 1), (1, 1), (1, 1)),
 )
 CASES = of_sizes(SIZES, torch.bfloat16)
 
