@@ -5,8 +5,8 @@
 
 #include "cpu/conv_overlap.h"
 #include "cpu/conv_points.h"
-#include "cpu/conv_weights.h"
-#include "cpu/norm_act.h"
+#include "cpu/conv_product.h"
+#include "cpu/conv_results.h"
 #include "cpu/tasks.h"
 
 namespace fastgan {
@@ -19,13 +19,6 @@ constexpr int64_t kBand = 262144, kCache = 40960;
 constexpr int64_t kFewColumns = 128;
 // Rows of the product that make reading the weight worth while, and tasks that keep many threads busy.
 constexpr int64_t kLeastRows = 60, kMostRows = 264, kTasks = 32;
-// Values that are summed up in float32 for statistics.
-constexpr int64_t kSummed = 264;
-// Steps of tiles of operands that are summed up at a time, and rows of the product, at most and at least: the weight
-// stays in the second-level cache.
-constexpr int64_t kSteps = 32, kRowsOfTiles = 256, kLeastRowsOfTiles = 128;
-// Operands of a weight that stays there whole; operands that are gathered at a time, and their results.
-constexpr int64_t kWeight = int64_t(1) << 18, kGathered = int64_t(1) << 14, kResults = int64_t(1) << 13;
 // Tiles of minimal filtering that are multiplied together: all points of them have to stay in the second-level cache.
 constexpr int64_t kTilesTogether = 48;
 
@@ -43,21 +36,15 @@ class Forward {
                     ? MinimalFilter<T, E>()
                     : minimal_filter(tile_, h_, w_, std::min(weight.size(0), weight.size(1)), out_.samples)),
         width_(overlaps_ ? source.image.width : loaded(w_, w_.positions())),
-        weights_(overlaps_ ? PackedWeights<T, E>(weight, scale, tile_)
+        product_(tile_,
+                 overlaps_ ? PackedWeights<T, E>(weight, scale, tile_)
                  : filter_ ? PackedWeights<T, E>()
-                           : PackedWeights<T, E>(weight, scale, h_, w_, sizes.transposed, width_, tile_)),
-        product_(filter_ ? PointProduct<T, E>(tile_, filter_, h_, w_, weight, scale, sizes.transposed)
-                         : PointProduct<T, E>()),
+                           : PackedWeights<T, E>(weight, scale, h_, w_, sizes.transposed, width_, tile_),
+                 source.image.channels),
+        point_product_(filter_ ? PointProduct<T, E>(tile_, filter_, h_, w_, weight, scale, sizes.transposed)
+                               : PointProduct<T, E>()),
         overlap_(source.image, out_, weight, sizes),
-        channels_(out_.channels),
-        columns_(overlaps_ ? channels_ : (channels_ + tile_.columns - 1) / tile_.columns * tile_.columns),
-        product_columns_(filter_ ? columns_ : weights_.panels() * tile_.columns) {
-    if (bias.has_value() || activation != Activation::identity) {
-      finish_ = PixelLoop<T>(Pass::forward, activation, slope, columns_);
-      std::vector<T> shift = to_vector<T>(bias, channels_, T(0)), zeros(columns_, T(0)), ones(columns_, T(1));
-      shift.resize(columns_, T(0));
-      finish_.set(zeros, ones, shift);
-    }
+        results_(out_, overlaps_ ? out_.channels : whole_columns(), bias, activation, slope) {
     choose_block();
   }
 
@@ -68,13 +55,13 @@ class Forward {
   // Writes y; mean and var, if not null, get the statistics of what is stored.
   void run(T* mean, T* var) {
     const int64_t parts = tasks() * phases();
-    std::vector<Moments> moments(mean == nullptr ? 0 : size_t(parts * channels_));
+    std::vector<Moments> moments(mean == nullptr ? 0 : size_t(parts * out_.channels));
     each_task(tasks(), [&](int64_t t) { task(t, mean == nullptr ? nullptr : moments.data()); });
     if (mean == nullptr) return;
-    for (int64_t c = 0; c < channels_; ++c) {
+    for (int64_t c = 0; c < out_.channels; ++c) {
       Moments all;
       for (int64_t p = 0; p < parts; ++p) {
-        const Moments& m = moments[size_t(p * channels_ + c)];
+        const Moments& m = moments[size_t(p * out_.channels + c)];
         all.merge(m.count, m.mean, m.squares);
       }
       mean[c] = T(all.mean);
@@ -83,6 +70,9 @@ class Forward {
   }
 
  private:
+  // Those of whole tiles of the product.
+  int64_t whole_columns() const { return (out_.channels + tile_.columns - 1) / tile_.columns * tile_.columns; }
+
   // Whether a scatter multiplies all inputs by all taps first and adds up what overlaps then: where a tile of few big
   // channels would be mostly empty, or where most positions would read nothing but zeros.
   static bool overlaps(const Image& in, const Tensor& weight) {
@@ -105,7 +95,8 @@ class Forward {
   void choose_block() {
     const int64_t positions = (h_.positions() + side() - 1) / side(), samples = out_.samples;
     const int64_t across = (w_.positions() + side() - 1) / side();
-    const int64_t row = product_columns_ + std::min(source_.image.channels * w_.step, kDepth);
+    const int64_t columns = filter_ ? results_.columns() : product_.columns();
+    const int64_t row = columns + std::min(source_.image.channels * w_.step, kDepth);
     const int64_t most = filter_             ? kTilesTogether
                          : tiles_ != nullptr ? kRowsOfTiles
                                              : std::clamp(kCache / row, overlaps_ ? kLeastRows / 3 : kLeastRows,
@@ -154,12 +145,12 @@ class Forward {
       b.top = std::max<int64_t>(b.top, 0);
     }
     load(b, overlaps_ ? 0 : w_.origin);
-    if (overlaps_) return add_up(b, m1, moments == nullptr ? nullptr : moments + t * phases() * channels_);
+    if (overlaps_) return add_up(b, m1, moments == nullptr ? nullptr : moments + t * phases() * out_.channels);
     size_t p = 0;
     for (const Phase& ph : h_.phases) {
       for (const Phase& pw : w_.phases) {
         b.high = std::min(m1, ph.count) - m0;
-        Moments* into = moments == nullptr ? nullptr : moments + (t * phases() + p) * channels_;
+        Moments* into = moments == nullptr ? nullptr : moments + (t * phases() + p) * out_.channels;
         if (b.high > 0) phase(p, ph, pw, b, into);
         ++p;
       }
@@ -191,103 +182,29 @@ class Forward {
 
   void phase(size_t p, const Phase& ph, const Phase& pw, const Block& b, Moments* moments) const {
     const int64_t count = (b.n1 - b.n0) * b.high * pw.count;
-    const Places h{ph.first + b.m0 * h_.out_step, h_.out_step, b.high}, w{pw.first, w_.out_step, pw.count};
-    if (filter_) return put(b, h, w, convolve_tiles(p, pw, b, count), moments);
-    const Term<E>** begin = begins(pw, b, whole_rows(count));
-    T* result = scratch<T, 2>(whole_rows(count) * columns_);
-    if constexpr (std::is_same_v<E, Pair>) {
-      // where channels are outermost, results are written in long streams
-      if (tiles_ != nullptr && out_.strides[1] == 1) {
-        auto write_rows = [&](int64_t first, int64_t last, T* rows) {
-          write(b, h, w, rows, first, std::min(last, count));
-        };
-        multiply_tiles(weights_.phases[p], begin, whole_rows(count), pw.count, moments != nullptr, result, write_rows);
-        if (moments != nullptr) statistics(result, count, moments);
-        return;
-      }
+    const Region to{b.n0, {ph.first + b.m0 * h_.out_step, h_.out_step, b.high}, {pw.first, w_.out_step, pw.count}};
+    auto write = [&](int64_t first, int64_t last, T* rows) { results_.write(to, rows, first, std::min(last, count)); };
+    T* result = scratch<T, 2>(product_.whole_rows(count) * results_.columns());
+    if (filter_) {
+      point_product_(int64_t(p), {b.band, b.n1 - b.n0, b.rows, width_, b.high, pw.count}, result);
+      write(0, count, result);
+    } else if (out_.strides[1] == 1) {
+      product_.each_chunk(p, rows(pw, b, count), moments != nullptr, result, write);
+    } else {
+      // channels that are outermost are written in long streams
+      product_.multiply(p, rows(pw, b, count), result);
+      write(0, count, result);
     }
-    multiply(weights_.phases[p], begin, whole_rows(count), pw.count, result);
-    put(b, h, w, result, moments);
-  }
-
-  // Places in one dimension of y.
-  struct Places {
-    int64_t first, step, count;
-  };
-
-  // Bias, activation and statistics of a tile of results, and where it belongs.
-  void put(const Block& b, const Places& h, const Places& w, T* result, Moments* moments) const {
-    const int64_t count = (b.n1 - b.n0) * h.count * w.count;
-    write(b, h, w, result, 0, count);
-    if (moments != nullptr) statistics(result, count, moments);
-  }
-
-  // Bias and activation of rows [first, last) of a tile of results, and where they belong.
-  void write(const Block& b, const Places& h, const Places& w, T* rows, int64_t first, int64_t last) const {
-    if (finish_) finish_((last - first) * columns_, rows, nullptr, rows);
-    store(b, h, w, rows, first, last);
-  }
-
-  // Rows that are computed for so many.
-  int64_t whole_rows(int64_t rows) const { return tiles_ == nullptr ? whole_pairs(rows) : tiles_for(rows) * kTile; }
-
-  // `rows` are whole; `even`: so many neighbouring ones are equally far from one another.
-  void multiply(const PhaseWeights& weights, const Term<E>** begin, int64_t rows, int64_t even, T* result) const {
-    if constexpr (std::is_same_v<E, Pair>) {
-      if (tiles_ != nullptr) return multiply_tiles(weights, begin, rows, even, true, result, [](auto...) {});
-    }
-    if (weights.depth == 0) std::fill_n(result, rows * product_columns_, T(0));
-    bool first = true;
-    weights.each_sum([&](const Stretch* s, int64_t count) {
-      for (int64_t j = 0; j < weights_.panels(); ++j) {
-        const E* panel = weights_.panel(weights, j) + s->begin * tile_.columns;
-        tile_.multiply(s, count, begin, rows, panel, result + j * tile_.columns, product_columns_, first);
-      }
-      first = false;
-    });
-  }
-
-  // The same in tiles, a chunk of rows at a time; done(first, last, their result) is called when they are complete.
-  // Unless they are `kept`, the next may be where these were.
-  template <typename Done>
-  void multiply_tiles(const PhaseWeights& weights, const Term<E>** begin, int64_t rows, int64_t even, bool kept,
-                      T* result, Done done) const {
-    TORCH_INTERNAL_ASSERT(tile_.columns == kPanel);
-    const int64_t depth = weights.depth / kTermsOf<E>, all = depth / kTile, panels = weights_.panels();
-    const int64_t most = depth * panels * kPanel <= kWeight ? all : kSteps, count = int64_t(weights.stretches.size());
-    const bool lie = even % kTile == 0 && source_.image.channels % kWholeSum<E> == 0;
-    // results stay in the first-level cache at best, what is gathered near it
-    const int64_t gathered = lie ? kRowsOfTiles : kGathered / std::max<int64_t>(1, most * kTile);
-    const int64_t chunk =
-        std::max<int64_t>(std::min(gathered, kResults / product_columns_) / (2 * kTile), 1) * 2 * kTile;
-    E* a = lie ? nullptr : scratch<E, 15>(chunk * most * kTile);
-    int64_t s = 0;
-    do {
-      const int64_t steps = std::min(most, all - s), from = s * kTile;
-      const E* panel = weights_.panel(weights, 0) + from * kPanel;
-      for (int64_t r = 0; r < rows; r += chunk) {
-        const int64_t some = std::min(chunk, rows - r);
-        T* to = result + (kept || all > most ? r : 0) * product_columns_;
-        if (lie) {
-          tiles_->multiply_rows(weights.stretches.data(), count, begin + r, some, begin[1] - begin[0], from, steps,
-                                panel, depth * kPanel, panels, to, product_columns_, s == 0);
-        } else {
-          tiles_->gather(weights.stretches.data(), count, begin + r, some, from, steps, a);
-          tiles_->multiply(some / kTile, steps, a, panel, kPanel, depth * kPanel, panels, to, product_columns_, s == 0);
-        }
-        if (s + steps == all) done(r, r + some, to);
-      }
-      s += steps;
-    } while (s < all);
+    if (moments != nullptr) results_.statistics(result, count, moments);
   }
 
   // The loaded pixels times all taps.
   T* multiply_all(int64_t pixels, const Term<E>* terms) const {
-    const Term<E>** begin = scratch<const Term<E>*, 1>(whole_rows(pixels));
-    for (int64_t i = 0; i < whole_rows(pixels); ++i)
-      begin[i] = terms + std::min(i, pixels - 1) * source_.image.channels;
-    T* result = scratch<T, 6>(whole_rows(pixels) * product_columns_);
-    multiply(weights_.phases[0], begin, whole_rows(pixels), pixels, result);
+    const int64_t whole = product_.whole_rows(pixels);
+    const Term<E>** begin = scratch<const Term<E>*, 1>(whole);
+    for (int64_t i = 0; i < whole; ++i) begin[i] = terms + std::min(i, pixels - 1) * source_.image.channels;
+    T* result = scratch<T, 6>(whole * product_.columns());
+    product_.multiply(0, {begin, whole, pixels}, result);
     return result;
   }
 
@@ -295,20 +212,22 @@ class Forward {
   void add_up(const Block& b, int64_t m1, Moments* moments) const {
     const T* products = multiply_all((b.n1 - b.n0) * b.rows * width_, b.terms);
     const Places h{b.m0 * h_.out_step, 1, std::min(m1 * h_.out_step, out_.height) - b.m0 * h_.out_step};
-    T* result = scratch<T, 2>((b.n1 - b.n0) * h.count * out_.width * channels_);
-    for (int64_t n = 0; n < b.n1 - b.n0; ++n, products += b.rows * width_ * product_columns_) {
+    const int64_t count = (b.n1 - b.n0) * h.count * out_.width;
+    T* result = scratch<T, 2>(count * out_.channels);
+    for (int64_t n = 0; n < b.n1 - b.n0; ++n, products += b.rows * width_ * product_.columns()) {
       for (int64_t i = 0; i < h.count; ++i) {
-        T* to = result + (n * h.count + i) * out_.width * channels_;
-        overlap_.row(h.first + i, products, product_columns_, b.top, b.rows, to);
+        T* to = result + (n * h.count + i) * out_.width * out_.channels;
+        overlap_.row(h.first + i, products, product_.columns(), b.top, b.rows, to);
       }
     }
-    put(b, h, {0, 1, out_.width}, result, moments);
+    results_.write({b.n0, h, {0, 1, out_.width}}, result, 0, count);
+    if (moments != nullptr) results_.statistics(result, count, moments);
   }
 
-  // Where each row of the product begins; what is missing of `rows` is like the last.
-  const Term<E>** begins(const Phase& pw, const Block& b, int64_t rows) const {
-    const int64_t c = source_.image.channels;
-    const Term<E>** begin = scratch<const Term<E>*, 1>(rows);
+  // The rows of the product; what `whole_rows` adds is like the last.
+  Rows<E> rows(const Phase& pw, const Block& b, int64_t count) const {
+    const int64_t c = source_.image.channels, whole = product_.whole_rows(count);
+    const Term<E>** begin = scratch<const Term<E>*, 1>(whole);
     int64_t i = 0;
     for (int64_t n = 0; n < b.n1 - b.n0; ++n) {
       for (int64_t m = 0; m < b.high; ++m) {
@@ -316,47 +235,8 @@ class Forward {
         for (int64_t w = 0; w < pw.count; ++w) begin[i++] = row + w * w_.step * c;
       }
     }
-    std::fill(begin + i, begin + rows, begin[i - 1]);
-    return begin;
-  }
-
-  T* convolve_tiles(size_t p, const Phase& pw, const Block& b, int64_t count) const {
-    T* result = scratch<T, 2>(count * columns_);
-    product_(int64_t(p), {b.band, b.n1 - b.n0, b.rows, width_, b.high, pw.count}, result);
-    return result;
-  }
-
-  void store(const Block& b, const Places& h, const Places& w, const T* rows, int64_t first, int64_t last) const {
-    // where channels are outermost, 16 streams at a time
-    const int64_t block = out_.strides[1] == 1 ? channels_ : 16;
-    for (int64_t c = 0; c < channels_; c += block) {
-      for (int64_t r = first, n; r < last; r += n) {
-        const int64_t line = r / w.count, x = r % w.count;
-        n = std::min(last - r, w.count - x);
-        Pixels pixels = out_.pixels(n, w.step);
-        pixels.channels = std::min(block, channels_ - c);
-        char* to = out_.at(b.n0 + line / h.count, h.first + line % h.count * h.step, w.first + x * w.step);
-        gemm_.store(out_.storage, rows + (r - first) * columns_ + c, columns_, to + c * out_.strides[1] * out_.item,
-                    pixels);
-      }
-    }
-  }
-
-  // Two passes over pixels that are in the cache, as few at a time as keep sums exact.
-  void statistics(T* result, int64_t count, Moments* moments) const {
-    gemm_.round(out_.storage, result, count * columns_);
-    T *sum = scratch<T, 4>(3 * columns_), *mean = sum + columns_, *squares = mean + columns_;
-    for (int64_t done = 0; done < count; done += kSummed) {
-      std::fill_n(sum, 3 * columns_, T(0));
-      Span<T> s{};
-      s.rows = std::min(kSummed, count - done), s.width = s.stride = columns_;
-      s.x = result + done * columns_, s.mean = sum, s.acc[0] = mean;
-      loop<T>({Pass::sum, Activation::identity, Storage::exact, true, false})(s);
-      for (int64_t c = 0; c < columns_; ++c) mean[c] /= T(s.rows);
-      s.mean = mean, s.acc[0] = squares;
-      loop<T>({Pass::squares, Activation::identity, Storage::exact, true, false})(s);
-      for (int64_t c = 0; c < channels_; ++c) moments[c].merge(double(s.rows), double(mean[c]), double(squares[c]));
-    }
+    std::fill(begin + i, begin + whole, begin[i - 1]);
+    return {begin, whole, pw.count};
   }
 
   const Gemm<T> gemm_ = gemm<T>();
@@ -368,12 +248,10 @@ class Forward {
   bool overlaps_;
   MinimalFilter<T, E> filter_;
   int64_t width_;
-  PackedWeights<T, E> weights_;
-  PointProduct<T, E> product_;
+  DirectProduct<T, E> product_;
+  PointProduct<T, E> point_product_;
   Overlap<T> overlap_;
-  // of a tile of results and of the product
-  int64_t channels_, columns_, product_columns_;
-  PixelLoop<T> finish_;
+  Results<T> results_;
   int64_t high_ = 1, together_ = 1, bands_ = 1, groups_ = 1;
 };
 
