@@ -7,6 +7,7 @@
 #include "cpu/conv_points.h"
 #include "cpu/conv_product.h"
 #include "cpu/conv_results.h"
+#include "cpu/conv_shuffle.h"
 #include "cpu/tasks.h"
 
 namespace fastgan {
@@ -25,10 +26,10 @@ constexpr int64_t kTilesTogether = 48;
 template <typename T, typename E>
 class Forward {
  public:
-  Forward(const Source<T>& source, const Tensor& weight, const Vector& bias, T scale, const Tensor& y,
-          const Sizes& sizes, Activation activation, double slope)
+  Forward(const Source<T>& source, const Tensor& weight, const Vector& bias, T scale, const Image& y,
+          const Shuffle& shuffle, const Sizes& sizes, Activation activation, double slope)
       : source_(source),
-        out_(y),
+        out_(shuffle.before(y)),
         h_(axis(0, weight, sizes)),
         w_(axis(1, weight, sizes)),
         overlaps_(sizes.transposed && overlaps(source.image, weight)),
@@ -44,7 +45,7 @@ class Forward {
         point_product_(filter_ ? PointProduct<T, E>(tile_, filter_, h_, w_, weight, scale, sizes.transposed)
                                : PointProduct<T, E>()),
         overlap_(source.image, out_, weight, sizes),
-        results_(out_, overlaps_ ? out_.channels : whole_columns(), bias, activation, slope) {
+        results_(y, shuffle, columns(), bias, activation, slope) {
     choose_block();
   }
 
@@ -58,7 +59,7 @@ class Forward {
     std::vector<Moments> moments(mean == nullptr ? 0 : size_t(parts * out_.channels));
     each_task(tasks(), [&](int64_t t) { task(t, mean == nullptr ? nullptr : moments.data()); });
     if (mean == nullptr) return;
-    for (int64_t c = 0; c < out_.channels; ++c) {
+    for (int64_t c = 0; c < results_.channels(); ++c) {
       Moments all;
       for (int64_t p = 0; p < parts; ++p) {
         const Moments& m = moments[size_t(p * out_.channels + c)];
@@ -70,8 +71,11 @@ class Forward {
   }
 
  private:
-  // Those of whole tiles of the product.
-  int64_t whole_columns() const { return (out_.channels + tile_.columns - 1) / tile_.columns * tile_.columns; }
+  // Columns of what becomes results: those of whole tiles of the product, but for what adds up.
+  int64_t columns() const {
+    if (overlaps_) return out_.channels;
+    return filter_ ? (out_.channels + tile_.columns - 1) / tile_.columns * tile_.columns : product_.columns();
+  }
 
   // Whether a scatter multiplies all inputs by all taps first and adds up what overlaps then: where a tile of few big
   // channels would be mostly empty, or where most positions would read nothing but zeros.
@@ -98,7 +102,7 @@ class Forward {
     const int64_t columns = filter_ ? results_.columns() : product_.columns();
     const int64_t row = columns + std::min(source_.image.channels * w_.step, kDepth);
     const int64_t most = filter_             ? kTilesTogether
-                         : tiles_ != nullptr ? kRowsOfTiles
+                         : tiles_ != nullptr ? (columns <= kTile ? kRowsOfOneTile : kRowsOfTiles)
                                              : std::clamp(kCache / row, overlaps_ ? kLeastRows / 3 : kLeastRows,
                                                           overlaps_ ? 2 * kMostRows : kMostRows);
     if (overlaps_ && source_.image.height * source_.image.width == 1) {
@@ -292,12 +296,22 @@ void conv_norm_act_fwd_cpu(const Tensor& x, const Norm& norm, const Mask& mask, 
   const Sizes s(sizes);
   with_operands(x, sums_of_pairs(x.size(1), weight.size(3), s, s.transposed), [&](auto zero, auto operand) {
     using T = decltype(zero);
+    using E = decltype(operand);
     const Source<T> source = make_source<T>(x, norm, mask);
     in_large_pages(y.mutable_data_ptr(), y.nbytes());
-    Forward<T, decltype(operand)> forward(source, weight, bias, to_vector<T>(scale, 1, T(1))[0], y, s,
-                                          Activation(activation), negative_slope);
-    const bool stats = mean_y.numel() > 0;
-    forward.run(stats ? mean_y.mutable_data_ptr<T>() : nullptr, stats ? var_y.mutable_data_ptr<T>() : nullptr);
+    auto run = [&](const Tensor& w, const Sizes& of_w, const Shuffle& shuffle) {
+      Forward<T, E> forward(source, w, bias, to_vector<T>(scale, 1, T(1))[0], Image(y), shuffle, of_w,
+                            Activation(activation), negative_slope);
+      const bool stats = mean_y.numel() > 0;
+      forward.run(stats ? mean_y.mutable_data_ptr<T>() : nullptr, stats ? var_y.mutable_data_ptr<T>() : nullptr);
+    };
+    if constexpr (std::is_same_v<E, Pair>) {
+      if (const auto shuffle = shuffle_of(x, y, s)) {
+        const auto [w, of_w] = shuffled(weight, x, y, s);
+        return run(w, of_w, *shuffle);
+      }
+    }
+    run(weight, s, {});
   });
 }
 

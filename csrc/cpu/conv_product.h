@@ -4,8 +4,8 @@
 
 namespace fastgan {
 
-// Rows of the product in tiles of operands, at most and at least.
-constexpr int64_t kRowsOfTiles = 256, kLeastRowsOfTiles = 128;
+// Rows of the product in tiles of operands, at most, and with a single tile of columns, and at least.
+constexpr int64_t kRowsOfTiles = 256, kRowsOfOneTile = 1024, kLeastRowsOfTiles = 128;
 
 // Where rows of terms begin, whole ones (see DirectProduct); `even` neighbouring ones are equally far from one another.
 template <typename E>
@@ -23,7 +23,9 @@ class DirectProduct {
       : tile_(tile), weights_(std::move(weights)), channels_(channels) {}
 
   // Columns of a row of results.
-  int64_t columns() const { return weights_.panels() * tile_.columns; }
+  int64_t columns() const {
+    return in_tiles() ? tiles_for(weights_.columns()) * kTile : weights_.panels() * tile_.columns;
+  }
 
   // Rows that are computed for so many.
   static int64_t whole_rows(int64_t rows) { return in_tiles() ? tiles_for(rows) * kTile : whole_pairs(rows); }
@@ -66,8 +68,8 @@ class DirectProduct {
   template <typename Done>
   void multiply_tiles(const PhaseWeights& weights, const Rows<E>& rows, bool kept, T* result, Done done) const {
     TORCH_INTERNAL_ASSERT(tile_.columns == kPanel);
-    const int64_t depth = weights.depth / kTermsOf<E>, all = depth / kTile, panels = weights_.panels();
-    const int64_t most = depth * panels * kPanel <= kWeight ? all : kSteps;
+    const int64_t depth = weights.depth / kTermsOf<E>, all = depth / kTile;
+    const int64_t most = depth * weights_.panels() * kPanel <= kWeight ? all : kSteps;
     const Stretch* stretches = weights.stretches.data();
     const int64_t count = int64_t(weights.stretches.size());
     const bool lie = rows.even % kTile == 0 && channels_ % kWholeSum<E> == 0;
@@ -85,10 +87,10 @@ class DirectProduct {
         T* to = result + (kept || all > most ? r : 0) * columns();
         if (lie) {
           tiles()->multiply_rows(stretches, count, begin, some, begin[1] - begin[0], from, steps, panel, depth * kPanel,
-                                 panels, to, columns(), s == 0);
+                                 columns(), to, columns(), s == 0);
         } else {
           tiles()->gather(stretches, count, begin, some, from, steps, a);
-          tiles()->multiply(some / kTile, steps, a, panel, kPanel, depth * kPanel, panels, to, columns(), s == 0);
+          tiles()->multiply(some / kTile, steps, a, panel, kPanel, depth * kPanel, columns(), to, columns(), s == 0);
         }
         if (s + steps == all) done(r, r + some, to);
       }

@@ -200,8 +200,8 @@ class TileGradient {
           const uint16_t* from = tap + (i / pixels.high * rows_ + i % pixels.high * sizes_.stride[0]) * line;
           tiles_.pair(small_.image.width, from, step, panel + i * line_ * kPanel);
         }
-        tiles_.multiply(channels_ / kTile, steps_, c.turned + b * turned_size(), panel, kPanel, 0, 1, sums, kPanel,
-                        first);
+        tiles_.multiply(channels_ / kTile, steps_, c.turned + b * turned_size(), panel, kPanel, 0,
+                        std::min(length_ - j, kPanel), sums, kPanel, first);
       }
     }
   }

@@ -166,6 +166,8 @@ class PackedWeights {
     return operands_ + (phase.base + j * phase.depth * columns_) / kTermsOf<E>;
   }
   int64_t panels() const { return panels_; }
+  // Those that are not zeros behind the last.
+  int64_t columns() const { return out_; }
 
   std::vector<PhaseWeights> phases;
 

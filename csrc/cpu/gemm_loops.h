@@ -57,6 +57,8 @@ struct Movement {
         int64_t c = 0;
         if constexpr (kNarrows) {
           for (; c + Square::kLanes <= n; c += Square::kLanes) put(*reinterpret_cast<const Vec*>(in + c), out + c);
+          if (c < n) put_some(n - c, in + c, out + c);
+          c = n;
         }
         for (; c < n; ++c) assign(out[c], in[c]);
       }
@@ -121,6 +123,15 @@ struct Movement {
       return v;
     }
   }
+
+#ifdef FASTGAN_NARROWS
+  // Fewer than fill a register.
+  static inline __attribute__((always_inline)) void put_some(int64_t n, const T* from, S* to) {
+    const __mmask16 some = __mmask16((1u << n) - 1);
+    const auto halves = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(some, reinterpret_cast<const float*>(from)));
+    _mm256_mask_storeu_epi16(to, some, (__m256i)halves);
+  }
+#endif
 
   static inline __attribute__((always_inline)) void put(Vec v, S* to) {
     if constexpr (std::is_same_v<T, S>) {

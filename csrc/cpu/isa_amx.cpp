@@ -118,9 +118,10 @@ void turn(const Pair* panel, int64_t steps, Pair* to) {
   }
 }
 
-// Two tiles of rows, or one, by a panel. Rows of a are `apart` bytes from one another, and a step's operands
-// `place(step)` from where a row begins; operands of b are rows of a panel `wide` bytes from one another.
-template <bool Two, typename Place>
+// Two tiles of rows, or one, by a panel, or its first tile of columns. Rows of a are `apart` bytes from one another,
+// and a step's operands `place(step)` from where a row begins; operands of b are rows of a panel `wide` bytes from one
+// another.
+template <bool Two, bool Wide, typename Place>
 inline __attribute__((always_inline)) void product(int64_t steps, const char* a, const char* next, int64_t apart,
                                                    Place place, const char* b, int64_t wide, float* c, int64_t stride,
                                                    bool first) {
@@ -128,70 +129,67 @@ inline __attribute__((always_inline)) void product(int64_t steps, const char* a,
   float* below = c + kTile * stride;
   if (first) {
     _tile_zero(0);
-    _tile_zero(1);
-    if (Two) {
-      _tile_zero(2);
-      _tile_zero(3);
-    }
+    if (Wide) _tile_zero(1);
+    if (Two) _tile_zero(2);
+    if (Two && Wide) _tile_zero(3);
   } else {
     _tile_loadd(0, c, row);
-    _tile_loadd(1, c + kTile, row);
-    if (Two) {
-      _tile_loadd(2, below, row);
-      _tile_loadd(3, below + kTile, row);
-    }
+    if (Wide) _tile_loadd(1, c + kTile, row);
+    if (Two) _tile_loadd(2, below, row);
+    if (Two && Wide) _tile_loadd(3, below + kTile, row);
   }
   for (int64_t s = 0; s < steps; ++s) {
     _tile_loadd(6, b, wide);
-    _tile_loadd(7, b + kRow, wide);
+    if (Wide) _tile_loadd(7, b + kRow, wide);
     _tile_loadd(4, a + place(s), apart);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
+    if (Wide) _tile_dpbf16ps(1, 4, 7);
     if (Two) {
       _tile_loadd(5, next + place(s), apart);
       _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
+      if (Wide) _tile_dpbf16ps(3, 5, 7);
     }
     b += kTile * wide;
   }
   _tile_stored(0, c, row);
-  _tile_stored(1, c + kTile, row);
-  if (Two) {
-    _tile_stored(2, below, row);
-    _tile_stored(3, below + kTile, row);
-  }
+  if (Wide) _tile_stored(1, c + kTile, row);
+  if (Two) _tile_stored(2, below, row);
+  if (Two && Wide) _tile_stored(3, below + kTile, row);
 }
 
-// All tiles by all panels; tile(t) is where its first row begins.
+// All tiles by all columns; tile(t) is where its first row begins.
 template <typename Tile, typename Place>
 void multiply_all(int64_t tiles, int64_t steps, Tile tile, int64_t apart, Place place, const Pair* b, int64_t wide,
-                  int64_t panel, int64_t panels, float* c, int64_t stride, bool first) {
+                  int64_t panel, int64_t columns, float* c, int64_t stride, bool first) {
   static constexpr Config config;
   _tile_loadconfig(&config);
-  for (int64_t j = 0; j < panels; ++j) {
-    const char* columns = reinterpret_cast<const char*>(b + j * panel);
-    for (int64_t t = 0; t < tiles; t += 2) {
-      float* to = c + t * kTile * stride + j * kPanel;
-      if (t + 1 < tiles) {
-        product<true>(steps, tile(t), tile(t + 1), apart, place, columns, wide * kOperand, to, stride, first);
-      } else {
-        product<false>(steps, tile(t), tile(t), apart, place, columns, wide * kOperand, to, stride, first);
+  for (int64_t j = 0; j < columns; j += kPanel, b += panel) {
+    const char* from = reinterpret_cast<const char*>(b);
+    auto each_row = [&](auto width) {
+      for (int64_t t = 0; t < tiles; t += 2) {
+        float* to = c + t * kTile * stride + j;
+        if (t + 1 < tiles) {
+          product<true, width>(steps, tile(t), tile(t + 1), apart, place, from, wide * kOperand, to, stride, first);
+        } else {
+          product<false, width>(steps, tile(t), tile(t), apart, place, from, wide * kOperand, to, stride, first);
+        }
       }
-    }
+    };
+    columns - j > kTile ? each_row(std::true_type()) : each_row(std::false_type());
   }
   _tile_release();
 }
 
-void multiply(int64_t tiles, int64_t steps, const Pair* a, const Pair* b, int64_t apart, int64_t panel, int64_t panels,
+void multiply(int64_t tiles, int64_t steps, const Pair* a, const Pair* b, int64_t apart, int64_t panel, int64_t columns,
               float* c, int64_t stride, bool first) {
   const char* rows = reinterpret_cast<const char*>(a);
   auto tile = [=](int64_t t) { return rows + t * steps * kBytes; };
   auto place = [](int64_t s) { return s * kBytes; };
-  multiply_all(tiles, steps, tile, kRow, place, b, apart, panel, panels, c, stride, first);
+  multiply_all(tiles, steps, tile, kRow, place, b, apart, panel, columns, c, stride, first);
 }
 
 void multiply_rows(const Stretch* stretches, int64_t count, const uint16_t* const* a, int64_t rows, int64_t apart,
-                   int64_t from, int64_t steps, const Pair* b, int64_t panel, int64_t panels, float* c, int64_t stride,
+                   int64_t from, int64_t steps, const Pair* b, int64_t panel, int64_t columns, float* c, int64_t stride,
                    bool first) {
   constexpr int64_t kTerm = sizeof(uint16_t);
   // a type of its own: no other file shares what the compiler makes of its vector here
@@ -205,7 +203,7 @@ void multiply_rows(const Stretch* stretches, int64_t count, const uint16_t* cons
   }
   auto tile = [=](int64_t t) { return reinterpret_cast<const char*>(a[t * kTile]); };
   auto place = [at = places.data()](int64_t s) { return at[s].at; };
-  multiply_all(rows / kTile, steps, tile, apart * kTerm, place, b, kPanel, panel, panels, c, stride, first);
+  multiply_all(rows / kTile, steps, tile, apart * kTerm, place, b, kPanel, panel, columns, c, stride, first);
 }
 
 // Older compilers do not know how to ask the processor for these.

@@ -25,14 +25,15 @@ struct Tiles {
   void (*pair_rows)(int64_t count, const uint16_t* from, int64_t step, Pair* to);
   // The panel [operand][column] with its columns as rows: two tiles [step][row][operand].
   void (*turn)(const Pair* panel, int64_t steps, Pair* to);
-  // c[r][n] = (first ? 0 : c[r][n]) + sum_k a[r][k] b[k][n] for all rows of the tiles and columns of the panels. Rows
-  // of b are `apart`, its panels `panel`, and rows of c `stride` apart; a is as gather and turn leave it.
+  // c[r][n] = (first ? 0 : c[r][n]) + sum_k a[r][k] b[k][n] for all rows of the tiles and `columns`, whole
+  // tiles in memory. Rows of b are `apart`, its panels `panel`, and rows of c `stride` apart; a is as gather and turn
+  // leave it.
   void (*multiply)(int64_t tiles, int64_t steps, const Pair* a, const Pair* b, int64_t apart, int64_t panel,
-                   int64_t panels, float* c, int64_t stride, bool first);
+                   int64_t columns, float* c, int64_t stride, bool first);
   // The same for operands [from, from + 16 steps) of rows where they lie, those of a tile `apart` terms from one
   // another; what lies together there is whole steps.
   void (*multiply_rows)(const Stretch* stretches, int64_t count, const uint16_t* const* a, int64_t rows, int64_t apart,
-                        int64_t from, int64_t steps, const Pair* b, int64_t panel, int64_t panels, float* c,
+                        int64_t from, int64_t steps, const Pair* b, int64_t panel, int64_t columns, float* c,
                         int64_t stride, bool first);
 };
 
