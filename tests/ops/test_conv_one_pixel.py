@@ -87,12 +87,14 @@ def test_which_it_serves(shape, kernel, changes, serves, dtype, multiplies, monk
 @pytest.mark.parametrize("multiplies", [False, True])
 @pytest.mark.parametrize("weight_format", FORMATS, ids=["nchw", "nhwc"])
 @pytest.mark.parametrize("bias_of", ["chance", "cancelled", "none"])
-@pytest.mark.parametrize("channels", [33, 1])
+@pytest.mark.parametrize(("channels", "samples"), [(33, 9), (1, 9), (1, 1), (1, 220)])
 @pytest.mark.parametrize("transposed", [False, True])
-def test_bfloat16_is_as_exact_as_the_vendor(transposed, channels, bias_of, weight_format, multiplies, monkeypatch):
+def test_bfloat16_is_as_exact_as_the_vendor(
+    transposed, channels, samples, bias_of, weight_format, multiplies, monkeypatch
+):
     monkeypatch.setattr(processor, "multiplies", lambda dtype: multiplies)
     torch.manual_seed(0)
-    x = torch.randn((9, 40, 1, 1) if transposed else (9, 40, 4, 4)).bfloat16()
+    x = torch.randn((samples, 40, 1, 1) if transposed else (samples, 40, 4, 4)).bfloat16()
     weight = torch.randn((40, channels, 4, 4) if transposed else (channels, 40, 4, 4)).bfloat16()
     weight, bias = weight.contiguous(memory_format=weight_format), torch.randn(channels).bfloat16()
     stock = F.conv_transpose2d if transposed else F.conv2d

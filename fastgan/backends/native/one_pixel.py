@@ -14,8 +14,9 @@ from torch import Tensor
 from fastgan.backends.geometry import Attributes
 from fastgan.backends.layout import is_channels_last
 
-# elements from which on a product with a vector pays
-_LARGE = 4096
+# elements of bfloat16 from which on torch's product of matrices, of which only those of vectors sum in float32 then,
+# takes longer to begin than to end, and up to which converted or multiplied one by one they are faster
+_LARGE, _CONVERTED, _MULTIPLIED = 1 << 12, 1 << 17, 1 << 18
 
 
 def serves(x: Tensor, kernel_size: Sequence[int], a: Attributes) -> bool:
@@ -48,18 +49,25 @@ def convolution(u: Tensor, weight: Tensor, bias: Tensor | None, a: Attributes) -
     return y.unflatten(1, (-1, *weight.shape[2:]))
 
 
-def _product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
-    # up to three times as fast; with a bias, or below that size, torch would not sum in float32
-    if bias is None and b.shape[1] == 1 and a.dtype == torch.bfloat16 and a.numel() > _LARGE:
-        return torch.mv(a, b[:, 0])[:, None]
-    # rounded once
+def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return a @ b + bias, rounded once."""
+    half = a.dtype == torch.bfloat16
+    if a.shape[1] == 1 and bias is None and (not half or a.shape[0] * b.shape[1] <= _MULTIPLIED):
+        return a * b
+    # up to ten times as fast; below that size, or with a bias, torch's own would not sum in float32
+    if half and b.shape[1] == 1 and a.numel() > _LARGE:
+        if a.numel() <= _CONVERTED:
+            y = torch.mv(a.float(), b[:, 0].float())
+            return (y if bias is None else y + bias).to(a.dtype)[:, None]
+        if bias is None:
+            return torch.mv(a, b[:, 0])[:, None]
     return a @ b if bias is None else torch.addmm(bias, a, b)
 
 
 def weight_gradient(u: Tensor, g: Tensor, shape: Sequence[int], a: Attributes) -> Tensor:
     """Return the gradient of the weight, of the given shape."""
     small, big = (u, g) if a.transposed else (g, u)
-    dw = small.flatten(1).t() @ _rows(big, a.channels_last)
+    dw = _product(small.flatten(1).t(), _rows(big, a.channels_last))
     if not a.channels_last:
         return dw.reshape(shape)
     return dw.reshape(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
