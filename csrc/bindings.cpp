@@ -1,4 +1,5 @@
 // The Python module fastgan._C.
+#include <ATen/autocast_mode.h>
 #include <torch/extension.h>
 
 #include "cpu/span.h"
@@ -12,6 +13,10 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   // other Python threads may run while a kernel does
   using NoGil = pybind11::call_guard<pybind11::gil_scoped_release>;
   m.def("instruction_set", &instruction_set);
+  // shares its cast with whoever needs one in the same context, until that ends
+  m.def("autocast", [](const at::Tensor& weight, at::ScalarType dtype) {
+    return at::autocast::cached_cast(dtype, weight, weight.device().type());
+  });
   m.def("bias_act_fwd_cpu", &bias_act_fwd_cpu, NoGil());
   m.def("bias_act_bwd_cpu", &bias_act_bwd_cpu, NoGil());
   m.def("bias_act_db_cpu", &bias_act_db_cpu, NoGil());

@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import Parameter
 
 from fastgan import ops
+from fastgan.backends import native
 from fastgan.backends.geometry import Attributes, output_channels, output_size
 from fastgan.backends.layout import formatted, is_channels_last
 from fastgan.backends.reference.activation import SAVES_INPUT
@@ -19,6 +20,8 @@ from fastgan.nn._spectral_norm import folded_weight, read_weight
 from fastgan.ops.conv_norm_act import Origin
 
 _PLAIN = (Tensor, Parameter)
+# what a shared cast remembers: the version of the weight it was made of
+_MADE = "_fastgan_made_of"
 Vectors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 # taps times channels of a sum that costs little
 _FEW_TERMS = 128
@@ -162,7 +165,7 @@ class Convolution(NamedTuple):
             a = a._replace(training=value.training, eps=value.eps)
             a = a._replace(norm_activation=value.activation, norm_slope=value.negative_slope)
             origin = value.origin
-        given, weight = autocast(x), autocast(self.weight)
+        given, weight = autocast(x), autocast_weight(self.weight)
         call = ops.conv_norm_act.conv_norm_act_remade
         (y, mean, var), made = call(given, weight, self.bias, norm, a, origin if given is x else None, remake)
         return y, mean, var, last, made
@@ -187,6 +190,23 @@ def autocast_dtype(x: Tensor) -> torch.dtype:
 def autocast(x: Tensor) -> Tensor:
     """Return x as autocast hands it to a convolution."""
     return x.to(autocast_dtype(x))
+
+
+def autocast_weight(weight: Tensor) -> Tensor:
+    """Return a weight as autocast hands it to a convolution.
+
+    As with torch's layers all calls inside its context share one cast, through which their gradients are added up in
+    its dtype; but not one that was made without a gradient, or before the weight changed.
+    """
+    dtype = autocast_dtype(weight)
+    shares = weight.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if weight.dtype is dtype or not shares or native.missing():
+        return weight.to(dtype)
+    import fastgan._C as _C
+
+    shared = _C.autocast(weight, dtype)
+    made = shared.__dict__.setdefault(_MADE, weight._version) if shared.requires_grad else None
+    return shared if made == weight._version else weight.to(dtype)
 
 
 def same_padding(

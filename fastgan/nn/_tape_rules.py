@@ -16,7 +16,7 @@ from fastgan.backends.layout import accumulate_dtype, is_channels_last
 from fastgan.backends.reference.activation import PIECEWISE_LINEAR
 from fastgan.nn._checks import pair
 from fastgan.nn._conv import Convolution as Sizes
-from fastgan.nn._conv import autocast
+from fastgan.nn._conv import autocast, autocast_weight
 from fastgan.nn._tape import Curved, Samples, Tape
 from fastgan.nn._tape_nodes import NO_NORM, Activation, Add, Convolution, Function, Linear, Reshape
 
@@ -31,7 +31,7 @@ def _check_parameters(tape: Tape, **parameters: Any) -> None:
 
 def _read(tensor: Tensor | None) -> Tensor | None:
     with torch.enable_grad():
-        return None if tensor is None else autocast(tensor)
+        return None if tensor is None else autocast_weight(tensor)
 
 
 def _convolve(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any) -> Tensor:

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 import fastgan
+from fastgan.backends import native
 from fastgan.models.dcgan import Discriminator, Generator
+from fastgan.nn._conv import autocast_weight
 from fastgan.testing import assert_close_to_gold
 
 from .common import critic, fused_calls, generator, images, latents, twins
@@ -142,3 +144,37 @@ def test_a_penalty_under_autocast(backend):
         else:
             assert s.dtype == o.dtype
             torch.testing.assert_close(o, s, rtol=0.1, atol=0.05 * float(s.detach().abs().max()))
+
+
+@pytest.mark.skipif(bool(native.missing()), reason=native.missing() or "")
+def test_calls_in_one_context_share_the_cast_of_a_weight():
+    weight = nn.Parameter(torch.randn(4, 3, 2, 2))
+    with torch.autocast("cpu", torch.bfloat16):
+        first = autocast_weight(weight)
+        assert autocast_weight(weight) is first
+    with torch.autocast("cpu", torch.bfloat16):
+        assert autocast_weight(weight) is not first
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        assert autocast_weight(weight) is not autocast_weight(weight)
+
+
+def test_a_shared_cast_is_of_the_weight_as_it_is():
+    weight = nn.Parameter(torch.randn(4, 3, 2, 2))
+    with torch.autocast("cpu", torch.bfloat16):
+        autocast_weight(weight)
+        with torch.no_grad():
+            weight.add_(1)
+        assert torch.equal(autocast_weight(weight), weight.to(torch.bfloat16))
+
+
+def test_a_cast_without_a_gradient_is_not_shared_with_who_wants_one():
+    weight, x = nn.Parameter(torch.randn(4, 3, 2, 2)), torch.randn(1, 3, 4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            # torch's own layer leaves its cast behind
+            nn.functional.conv2d(x, weight)
+            assert not autocast_weight(weight).requires_grad
+        assert autocast_weight(weight).requires_grad
+    weight.requires_grad_(False)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not autocast_weight(weight).requires_grad
