@@ -1,10 +1,11 @@
-// The tiles of the matrix products for x86-64 with AVX-512; all other loops are those of AVX2.
+// The loops for x86-64 with AVX-512; those of spectral norm and of penalties are AVX2's.
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
 
 #include "cpu/gemm.h"
+#include "cpu/span.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #if defined(__clang__)
@@ -23,6 +24,7 @@ namespace avx512 {
 }  // namespace fastgan
 
 #include "cpu/gemm_loops.h"
+#include "cpu/loops.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

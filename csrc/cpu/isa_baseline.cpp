@@ -46,6 +46,7 @@ const char* instruction_set() {
 }
 template <>
 Loop<float> loop<float>(LoopKey key) {
+  if (has_avx512()) return avx512::loop<float>(key);
   return has_avx2() ? avx2::loop<float>(key) : baseline::loop<float>(key);
 }
 template <>

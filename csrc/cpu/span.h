@@ -68,6 +68,10 @@ Loop<T> loop(LoopKey);
 template <typename T>
 Conversions<T> conversions();
 }  // namespace avx2
+namespace avx512 {
+template <typename T>
+Loop<T> loop(LoopKey);
+}  // namespace avx512
 
 // The widest instruction set this processor has and this build contains: "amx_bf16", "avx512_bf16", "avx512", "avx2" or
 // "baseline".
