@@ -16,11 +16,12 @@ from fastgan.backends import native
 from fastgan.backends.geometry import Attributes, output_channels, output_size
 from fastgan.backends.layout import formatted, is_channels_last
 from fastgan.backends.reference.activation import SAVES_INPUT
+from fastgan.nn._kept import age
 from fastgan.nn._spectral_norm import folded_weight, read_weight
 from fastgan.ops.conv_norm_act import Origin
 
 _PLAIN = (Tensor, Parameter)
-# what a shared cast remembers: the version of the weight it was made of
+# what a shared cast remembers: the age of the weight it was made of
 _MADE = "_fastgan_made_of"
 Vectors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 # taps times channels of a sum that costs little
@@ -205,8 +206,9 @@ def autocast_weight(weight: Tensor) -> Tensor:
     import fastgan._C as _C
 
     shared = _C.autocast(weight, dtype)
-    made = shared.__dict__.setdefault(_MADE, weight._version) if shared.requires_grad else None
-    return shared if made == weight._version else weight.to(dtype)
+    now = age(weight)
+    made = shared.__dict__.setdefault(_MADE, now) if shared.requires_grad else None
+    return shared if made == now else weight.to(dtype)
 
 
 def same_padding(

@@ -1,16 +1,18 @@
-"""Estimates of sigma that reads share until the weight changes."""
+"""Estimates of sigma that reads share until the weight changes, and what tells that one has."""
 
 from __future__ import annotations
 
 import weakref
 from typing import Any
 
+from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from fastgan.nn._power_iteration import Estimate, Weight
 
 _living: weakref.WeakSet[Kept] = weakref.WeakSet()
 _watching = False
+_steps = 0
 
 
 class Kept:
@@ -28,6 +30,12 @@ class Kept:
         return self.weight() is w.weight and self.versions == w.versions()
 
 
+def age(weight: Tensor) -> tuple[int, int]:
+    """Return what differs once a weight has changed: its version, and the steps that optimisers have made."""
+    _watch()
+    return weight._version, _steps
+
+
 def _watch() -> None:
     """Look at each optimiser's step from now on: with ``fused=True`` it leaves a parameter's version as it is."""
     global _watching
@@ -37,6 +45,8 @@ def _watch() -> None:
 
 
 def _after_step(optimizer: Optimizer, *_: Any) -> None:
+    global _steps
+    _steps += 1
     changed = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for kept in list(_living):
         if id(kept.weight()) in changed:

@@ -158,12 +158,23 @@ def test_calls_in_one_context_share_the_cast_of_a_weight():
         assert autocast_weight(weight) is not autocast_weight(weight)
 
 
-def test_a_shared_cast_is_of_the_weight_as_it_is():
+def add_one(weight):
+    with torch.no_grad():
+        weight.add_(1)
+
+
+def fused_step(weight):
+    """Leaves the weight's version as it is."""
+    weight.grad = torch.ones_like(weight)
+    torch.optim.Adam([weight], lr=1.0, fused=True).step()
+
+
+@pytest.mark.parametrize("change", [add_one, fused_step])
+def test_a_shared_cast_is_of_the_weight_as_it_is(change):
     weight = nn.Parameter(torch.randn(4, 3, 2, 2))
     with torch.autocast("cpu", torch.bfloat16):
         autocast_weight(weight)
-        with torch.no_grad():
-            weight.add_(1)
+        change(weight)
         assert torch.equal(autocast_weight(weight), weight.to(torch.bfloat16))
 
 
