@@ -13,10 +13,13 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   // other Python threads may run while a kernel does
   using NoGil = pybind11::call_guard<pybind11::gil_scoped_release>;
   m.def("instruction_set", &instruction_set);
-  // shares its cast with whoever needs one in the same context, until that ends
-  m.def("autocast", [](const at::Tensor& weight, at::ScalarType dtype) {
-    return at::autocast::cached_cast(dtype, weight, weight.device().type());
-  });
+  // a cast that torch keeps until its context of autocast ends
+  m.def(
+      "autocast",
+      [](const at::Tensor& leaf) {
+        return at::autocast::cached_cast(at::autocast::get_autocast_dtype(at::kCPU), leaf, at::kCPU);
+      },
+      NoGil());
   m.def("bias_act_fwd_cpu", &bias_act_fwd_cpu, NoGil());
   m.def("bias_act_bwd_cpu", &bias_act_bwd_cpu, NoGil());
   m.def("bias_act_db_cpu", &bias_act_db_cpu, NoGil());

@@ -102,7 +102,7 @@ class Forward {
     const int64_t columns = filter_ ? results_.columns() : product_.columns();
     const int64_t row = columns + std::min(source_.image.channels * w_.step, kDepth);
     const int64_t most = filter_             ? kTilesTogether
-                         : tiles_ != nullptr ? (columns <= kTile ? kRowsOfOneTile : kRowsOfTiles)
+                         : tiles_ != nullptr ? rows_of_tiles(columns, samples * positions * across)
                                              : std::clamp(kCache / row, overlaps_ ? kLeastRows / 3 : kLeastRows,
                                                           overlaps_ ? 2 * kMostRows : kMostRows);
     if (overlaps_ && source_.image.height * source_.image.width == 1) {
@@ -128,6 +128,11 @@ class Forward {
     }
     groups_ = (samples + together_ - 1) / together_;
     high_ *= side();
+  }
+
+  // Rows of a task, of all: with few columns many, so that few of the image's rows are loaded twice.
+  static int64_t rows_of_tiles(int64_t columns, int64_t all) {
+    return columns <= kTile && all >= kTasks * kRowsOfOneTile ? kRowsOfOneTile : kRowsOfTiles;
   }
 
   // At most so many samples together, in an even number of groups of nearly the same size where they divide so: few and

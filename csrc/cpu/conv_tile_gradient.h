@@ -187,7 +187,8 @@ class TileGradient {
     return {group / stretches_ / parts_, begin, std::min(begin + taps_, kh_), group % stretches_};
   }
 
-  // Adds to [row of the kernel][panel][small channel][column] what a block, the b-th of a chunk, gives to a group.
+  // Adds to [row of the kernel][panel][small channel][column] what a block, the b-th of a chunk, gives to a group; the
+  // second half of the last panel stays as it is where nobody reads it.
   void multiply(int64_t group, const Block& pixels, const Chunk& c, int64_t b, bool first, float* sums) const {
     const Place p = place(group);
     const int64_t line = width_ * slab_, step = sizes_.stride[1] * slab_;

@@ -1,4 +1,4 @@
-// The loops for x86-64 with AVX-512; those of spectral norm and of penalties are AVX2's.
+// The loops for x86-64 with AVX-512; those of spectral norm, penalties and float16 are AVX2's.
 #include <cmath>
 #include <cstdint>
 #include <type_traits>

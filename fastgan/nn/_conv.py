@@ -12,17 +12,14 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import Parameter
 
 from fastgan import ops
-from fastgan.backends import native
 from fastgan.backends.geometry import Attributes, output_channels, output_size
 from fastgan.backends.layout import formatted, is_channels_last
 from fastgan.backends.reference.activation import SAVES_INPUT
-from fastgan.nn._kept import age
+from fastgan.nn._autocast import autocast, autocast_dtype, autocast_weight
 from fastgan.nn._spectral_norm import folded_weight, read_weight
 from fastgan.ops.conv_norm_act import Origin
 
 _PLAIN = (Tensor, Parameter)
-# what a shared cast remembers: the age of the weight it was made of
-_MADE = "_fastgan_made_of"
 Vectors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 # taps times channels of a sum that costs little
 _FEW_TERMS = 128
@@ -178,37 +175,6 @@ class Convolution(NamedTuple):
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not x.is_cpu:
             return False
         return self.channels() * math.prod(self.output_size(x)) >= 2 * math.prod(x.shape[1:])
-
-
-def autocast_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype in which autocast hands x to a convolution."""
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:
-        return x.dtype
-    return torch.get_autocast_dtype(kind)
-
-
-def autocast(x: Tensor) -> Tensor:
-    """Return x as autocast hands it to a convolution."""
-    return x.to(autocast_dtype(x))
-
-
-def autocast_weight(weight: Tensor) -> Tensor:
-    """Return a weight as autocast hands it to a convolution.
-
-    As with torch's layers all calls inside its context share one cast, through which their gradients are added up in
-    its dtype; but not one that was made without a gradient, or before the weight changed.
-    """
-    dtype = autocast_dtype(weight)
-    shares = weight.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if weight.dtype is dtype or not shares or native.missing():
-        return weight.to(dtype)
-    import fastgan._C as _C
-
-    shared = _C.autocast(weight, dtype)
-    now = age(weight)
-    made = shared.__dict__.setdefault(_MADE, now) if shared.requires_grad else None
-    return shared if made == now else weight.to(dtype)
 
 
 def same_padding(

@@ -13,7 +13,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from fastgan import ops
 from fastgan.backends.reference.activation import SAVES_INPUT
-from fastgan.nn._conv import Convolution, Value, Vectors, autocast_dtype, conv_act, finish, tensor_of
+from fastgan.nn._autocast import autocast_dtype
+from fastgan.nn._conv import Convolution, Value, Vectors, conv_act, finish, tensor_of
 from fastgan.nn._layers import (
     ACT,
     CONV,

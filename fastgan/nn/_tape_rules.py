@@ -14,9 +14,9 @@ from fastgan import ops
 from fastgan.backends.geometry import Attributes
 from fastgan.backends.layout import accumulate_dtype, is_channels_last
 from fastgan.backends.reference.activation import PIECEWISE_LINEAR
+from fastgan.nn._autocast import autocast, autocast_weight
 from fastgan.nn._checks import pair
 from fastgan.nn._conv import Convolution as Sizes
-from fastgan.nn._conv import autocast, autocast_weight
 from fastgan.nn._tape import Curved, Samples, Tape
 from fastgan.nn._tape_nodes import NO_NORM, Activation, Add, Convolution, Function, Linear, Reshape
 

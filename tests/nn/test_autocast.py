@@ -1,6 +1,8 @@
 """Under autocast everybody sees the types that stock layers give; parameters and statistics stay float32."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 import fastgan
 from fastgan.backends import native
 from fastgan.models.dcgan import Discriminator, Generator
-from fastgan.nn._conv import autocast_weight
+from fastgan.nn._autocast import autocast_weight
 from fastgan.testing import assert_close_to_gold
 
 from .common import critic, fused_calls, generator, images, latents, twins
@@ -178,14 +180,66 @@ def test_a_shared_cast_is_of_the_weight_as_it_is(change):
         assert torch.equal(autocast_weight(weight), weight.to(torch.bfloat16))
 
 
-def test_a_cast_without_a_gradient_is_not_shared_with_who_wants_one():
-    weight, x = nn.Parameter(torch.randn(4, 3, 2, 2)), torch.randn(1, 3, 4, 4)
+SMALL, LARGE = (1, 3, 16, 16), (32, 3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(SMALL, LARGE), (LARGE, SMALL), (LARGE, LARGE)], ids=["torch-ours", "ours-torch", "ours"]
+)
+def test_no_layer_sees_a_cast_of_the_other_kind(sizes):
+    """Where torch's layers run what is small."""
+    model = fastgan.convert(nn.Sequential(nn.Conv2d(3, 64, 4, 2, 1), nn.LeakyReLU(), nn.Conv2d(64, 64, 4, 2, 1)))
+    first, second = (torch.randn(size) for size in sizes)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(first)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(3)
+        got = model(second)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(got, model(second))
+
+
+def test_contexts_of_two_dtypes():
+    weight = nn.Parameter(torch.randn(4, 3, 2, 2))
+    with torch.autocast("cpu", torch.bfloat16):
+        first = autocast_weight(weight)
+        with torch.autocast("cpu", torch.float16):
+            assert autocast_weight(weight).dtype == torch.float16
+        assert autocast_weight(weight) is first
+
+
+def test_a_weight_made_in_inference_mode():
+    with torch.inference_mode():
+        model = fastgan.convert(nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.LeakyReLU()))
+    with torch.autocast("cpu", torch.bfloat16), fastgan.use_backend("reference"):
+        assert model(torch.randn(2, 3, 8, 8)).dtype == torch.bfloat16
+
+
+def test_what_has_no_gradient_is_not_shared():
+    weight = nn.Parameter(torch.randn(4, 3, 2, 2))
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
-            # torch's own layer leaves its cast behind
-            nn.functional.conv2d(x, weight)
             assert not autocast_weight(weight).requires_grad
         assert autocast_weight(weight).requires_grad
-    weight.requires_grad_(False)
-    with torch.autocast("cpu", torch.bfloat16):
+        weight.requires_grad_(False)
         assert not autocast_weight(weight).requires_grad
+
+
+def test_casts_end_with_the_context():
+    weight = nn.Parameter(torch.randn(4, 3, 2, 2))
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = weakref.ref(autocast_weight(weight))
+        gc.collect()
+        assert cast() is not None
+    assert cast() is None
+
+
+def test_gradients_of_calls_that_share_a_cast_are_added_up():
+    conv = nn.Conv2d(3, 4, 2)
+    model, x = fastgan.convert(nn.Sequential(copy.deepcopy(conv))), torch.randn(2, 2, 3, 5, 5)
+    with torch.autocast("cpu", torch.bfloat16), fastgan.use_backend("native" if not native.missing() else "reference"):
+        loss = sum(model(each).float().square().sum() for each in x)
+    loss.backward()
+    sum(conv(each).square().sum() for each in x).backward()
+    torch.testing.assert_close(model[0].weight.grad, conv.weight.grad, atol=0.1, rtol=0.05)

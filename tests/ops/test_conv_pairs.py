@@ -9,7 +9,7 @@ from fastgan.testing import random_values
 from . import bodies
 from .common import check
 from .conv_cases import of_sizes
-from .conv_stem import STEM, attributes
+from .conv_stem import STEM, ConvCase, attributes
 from .grid import IN_TILES, NATIVE
 
 pytestmark = [
@@ -30,7 +30,11 @@ SIZES = (
     # images that are shuffled together, of pixels that lie as tiles do, and of other ones
     ((2, 3, 12, 64), 64, (4, 4), (2, 2), (1, 1), (1, 1)),
     ((2, 2, 40, 32), 32, (5, 4), (2, 2), (2, 1), (1, 1)),
-    ((2, 1, 12, 15), 10, (4, 5), (2, 3), (0, 1), (2, 1)),
+    ((2, 2, 12, 15), 10, (4, 5), (2, 3), (0, 1), (1, 1)),
+    ((2, 5, 10, 8), 34, (4, 4), (2, 2), (1, 1), (1, 1)),
+    ((2, 8, 10, 8), 32, (3, 3), (2, 2), (1, 1), (1, 1)),
+    # taps that lie too far apart for that
+    ((2, 4, 40, 33), 64, (4, 4), (1, 2), (1, 1), (8, 5)),
     ((2, 4, 11, 9), 34, (2, 2), (3, 3), (0, 0), (1, 1)),
     # several blocks of pixels, of few and of many sums
     ((3, 6, 39, 42), 34, (4, 4), (1, 1), (1, 1), (1, 1)),
@@ -94,3 +98,11 @@ def test_thin_ends_whose_sums_fall_into_pairs(backend, channels, kernel, sizes, 
     a = attributes(CASES[0]._replace(transposed=transposed), False)._replace(**sizes)
     x = torch.empty(1, channels[0] if transposed else channels[1], 16, 16, dtype=torch.bfloat16)
     assert native._in_pairs(x, (*channels, *kernel), a) == (pairs and torch.cpu._is_avx512_bf16_supported())
+
+
+def test_a_weight_of_another_dtype_is_converted(backend):
+    a = attributes(ConvCase((2, 8, 5, 6), 3, (4, 4), (2, 2), (1, 1), transposed=True), False)
+    x, weight = random_values((2, 8, 5, 6), 0).bfloat16(), random_values((8, 3, 4, 4), 1).bfloat16()
+    run = torch.ops.fastgan.conv_norm_act
+    expected = run(x, weight, *(None,) * 5, *a)[0]
+    torch.testing.assert_close(run(x, weight.float(), *(None,) * 5, *a)[0], expected, rtol=0, atol=0)

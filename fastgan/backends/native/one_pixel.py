@@ -14,8 +14,8 @@ from torch import Tensor
 from fastgan.backends.geometry import Attributes
 from fastgan.backends.layout import is_channels_last
 
-# elements of bfloat16 from which on torch's product of matrices, of which only those of vectors sum in float32 then,
-# takes longer to begin than to end, and up to which converted or multiplied one by one they are faster
+# in bfloat16, elements of a matrix: above the first its product with a vector is torch's own or, up to the second, that
+# of values converted to float32; elements of a result up to which a product with one term is an elementwise one
 _LARGE, _CONVERTED, _MULTIPLIED = 1 << 12, 1 << 17, 1 << 18
 
 
