@@ -35,6 +35,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("conv_norm_act_in_pairs_cpu", &conv_norm_act_in_pairs_cpu);
   m.def("conv_norm_act_load_cpu", &conv_norm_act_load_cpu, NoGil());
   m.def("conv_norm_act_dw_cpu", &conv_norm_act_dw_cpu, NoGil());
+  m.def("one_pixel_product_cpu", &one_pixel_product_cpu, NoGil());
   m.def("gradient_penalty_interpolate_cpu", &gradient_penalty_interpolate_cpu, NoGil());
   m.def("gradient_penalty_cpu", &gradient_penalty_cpu, NoGil());
   m.def("spectral_norm_power_iteration_cpu", &spectral_norm_power_iteration_cpu, NoGil());

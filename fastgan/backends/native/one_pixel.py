@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+import fastgan._C as _C
 from fastgan.backends.geometry import Attributes
 from fastgan.backends.layout import is_channels_last
 
-# in bfloat16, elements of a matrix: above the first its product with a vector is torch's own or, up to the second, that
-# of values converted to float32; elements of a result up to which a product with one term is an elementwise one
-_LARGE, _CONVERTED, _MULTIPLIED = 1 << 12, 1 << 17, 1 << 18
+# elements of a result in bfloat16 up to which a product with one term is an elementwise one
+_MULTIPLIED = 1 << 18
 
 
 def serves(x: Tensor, kernel_size: Sequence[int], a: Attributes) -> bool:
@@ -54,13 +54,10 @@ def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     half = a.dtype == torch.bfloat16
     if a.shape[1] == 1 and bias is None and (not half or a.shape[0] * b.shape[1] <= _MULTIPLIED):
         return a * b
-    # up to ten times as fast; below that size, or with a bias, torch's own would not sum in float32
-    if half and b.shape[1] == 1 and a.numel() > _LARGE:
-        if a.numel() <= _CONVERTED:
-            y = torch.mv(a.float(), b[:, 0].float())
-            return (y if bias is None else y + bias).to(a.dtype)[:, None]
-        if bias is None:
-            return torch.mv(a, b[:, 0])[:, None]
+    if half and b.shape[1] == 1:
+        y = a.new_empty(a.shape[0], 1)
+        _C.one_pixel_product_cpu(a.contiguous(), b[:, 0].contiguous(), bias, y)
+        return y
     return a @ b if bias is None else torch.addmm(bias, a, b)
 
 

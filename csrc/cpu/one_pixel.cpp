@@ -1,0 +1,52 @@
+// The product of a matrix with a vector, both of 16 bits, for a convolution from as many pixels as its kernel has to
+// one channel: torch's takes longer to begin than this to end.
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+
+#include "cpu/conv_source.h"
+#include "cpu/matrix.h"
+#include "cpu/stems.h"
+
+namespace fastgan {
+namespace {
+
+// Lanes of a sum, values that a lane adds up in float32, and values worth a thread.
+constexpr int64_t kLanes = kLineBytes / sizeof(float), kAtATime = 64 * kLanes, kGrain = 1 << 16;
+
+// Adds to the sums of a few rows of n values, which lie one after another.
+void add_products(const Gemm<float>& gemm, Storage storage, const char* rows, int64_t item, int64_t count,
+                  const float* vector, int64_t n, double* sums) {
+  float* values = scratch<float, 0>(kMatrixRows * kAtATime);
+  for (int64_t at = 0; at < n; at += kAtATime) {
+    const int64_t some = std::min(kAtATime, n - at);
+    gemm.load(storage, rows + at * item, {count, some, n, 1}, values, some);
+    float lanes[kMatrixRows * kLanes] = {};
+    matrix_loops<float>().gather(count, some, some, kLanes, values, vector + at, lanes);
+    for (int64_t i = 0; i < count * kLanes; ++i) sums[i / kLanes] += double(lanes[i]);
+  }
+}
+
+}  // namespace
+
+void one_pixel_product_cpu(const Tensor& rows, const Tensor& vector, const Vector& bias, Tensor y) {
+  const int64_t n = rows.size(0), terms = rows.size(1), item = rows.element_size();
+  const Gemm<float> loops = gemm<float>();
+  const Storage storage = storage_of(rows);
+  const double shift = double(to_vector<float>(bias, 1, 0.0f)[0]);
+  float *wide = scratch<float, 1>(terms + n), *results = wide + terms;
+  loops.load(storage, vector.const_data_ptr(), {1, terms, terms, 1}, wide, terms);
+  const char* from = static_cast<const char*>(rows.const_data_ptr());
+  at::parallel_for(0, n, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, terms)), [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; r += kMatrixRows) {
+      const int64_t count = std::min(kMatrixRows, last - r);
+      double sums[kMatrixRows];
+      std::fill_n(sums, count, shift);
+      add_products(loops, storage, from + r * terms * item, item, count, wide, terms, sums);
+      for (int64_t i = 0; i < count; ++i) results[r + i] = float(sums[i]);
+    }
+  });
+  loops.store(storage, results, n, mutable_data(y), {1, n, n, 1});
+}
+
+}  // namespace fastgan
