@@ -4,9 +4,11 @@
 
 #include <algorithm>
 
-#include "cpu/conv_source.h"
+#include "cpu/gemm.h"
 #include "cpu/matrix.h"
+#include "cpu/memory.h"
 #include "cpu/stems.h"
+#include "cpu/vectors.h"
 
 namespace fastgan {
 namespace {
@@ -14,7 +16,7 @@ namespace {
 // Lanes of a sum, values that a lane adds up in float32, and values worth a thread.
 constexpr int64_t kLanes = kLineBytes / sizeof(float), kAtATime = 64 * kLanes, kGrain = 1 << 16;
 
-// Adds to the sums of a few rows of n values, which lie one after another.
+// Adds to the sums of a few rows of n values, which lie one after another: lanes in float32, and these in float64.
 void add_products(const Gemm<float>& gemm, Storage storage, const char* rows, int64_t item, int64_t count,
                   const float* vector, int64_t n, double* sums) {
   float* values = scratch<float, 0>(kMatrixRows * kAtATime);
@@ -31,6 +33,8 @@ void add_products(const Gemm<float>& gemm, Storage storage, const char* rows, in
 
 void one_pixel_product_cpu(const Tensor& rows, const Tensor& vector, const Vector& bias, Tensor y) {
   const int64_t n = rows.size(0), terms = rows.size(1), item = rows.element_size();
+  TORCH_INTERNAL_ASSERT(vector.scalar_type() == rows.scalar_type() && y.scalar_type() == rows.scalar_type());
+  TORCH_INTERNAL_ASSERT(vector.numel() == terms && y.numel() == n);
   const Gemm<float> loops = gemm<float>();
   const Storage storage = storage_of(rows);
   const double shift = double(to_vector<float>(bias, 1, 0.0f)[0]);

@@ -68,8 +68,7 @@ void conv_norm_act_load_cpu(const Tensor& x, const Norm& norm, const Mask& mask,
 void conv_norm_act_dw_cpu(const Tensor& x, const Norm& norm, const Tensor& dy, const Mask& mask, Tensor dw,
                           const ConvSizes& sizes);
 
-// y (N, 1) = rows (N, K) times vector (K,), plus bias (1,); contiguous, of 16 bits, the bias of any type. Sums in
-// float32, rounded once.
+// y (N, 1) = rows (N, K) times vector (K,), plus bias (1,); contiguous, of one type of 16 bits, the bias of any.
 void one_pixel_product_cpu(const Tensor& rows, const Tensor& vector, const Vector& bias, Tensor y);
 
 // t: (B,) of the accumulation type; x: B samples, or where `stack` 3 B: real, fake and x.

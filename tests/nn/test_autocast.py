@@ -1,5 +1,6 @@
 """Under autocast everybody sees the types that stock layers give; parameters and statistics stay float32."""
 
+import contextlib
 import copy
 import gc
 import weakref
@@ -11,6 +12,7 @@ from torch import nn
 import fastgan
 from fastgan.backends import native
 from fastgan.models.dcgan import Discriminator, Generator
+from fastgan.nn import _autocast
 from fastgan.nn._autocast import autocast_weight
 from fastgan.testing import assert_close_to_gold
 
@@ -226,13 +228,62 @@ def test_what_has_no_gradient_is_not_shared():
         assert not autocast_weight(weight).requires_grad
 
 
-def test_casts_end_with_the_context():
+@pytest.mark.parametrize(
+    "around",
+    [contextlib.nullcontext, lambda: torch.device("meta"), lambda: default_dtype(torch.float64)],
+    ids=["plain", "meta", "float64"],
+)
+def test_casts_end_with_the_context(around):
     weight = nn.Parameter(torch.randn(4, 3, 2, 2))
+    _autocast._leaf.cache_clear()
+    with around():
+        _autocast._leaf()
     with torch.autocast("cpu", torch.bfloat16):
         cast = weakref.ref(autocast_weight(weight))
         gc.collect()
         assert cast() is not None
     assert cast() is None
+
+
+def test_casts_in_a_dtype_that_is_none():
+    """Where the sentinel is no cast, and would live on."""
+    weight = nn.Parameter(torch.randn(4, 3, 2, 2))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.set_autocast_dtype("cpu", torch.float32)
+        assert autocast_weight(weight).dtype == torch.float32
+        assert _autocast._casts() is not _autocast._casts()
+
+
+def test_a_transform_leaves_no_cast_behind():
+    weight = nn.Parameter(torch.randn(4, 3, 2, 2))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.func.grad(lambda x: (autocast_weight(weight) * x).float().sum())(torch.ones(()))
+        assert type(autocast_weight(weight).grad_fn).__name__ == "ToCopyBackward0"
+
+
+@pytest.mark.parametrize(
+    "swap", [lambda w: setattr(w, "data", w.data + 1), lambda w: torch.utils.swap_tensors(w, more(w))]
+)
+def test_a_weight_with_other_memory_is_cast_again(swap):
+    weight = nn.Parameter(torch.randn(4, 3, 2, 2))
+    with torch.autocast("cpu", torch.bfloat16):
+        autocast_weight(weight)
+        swap(weight)
+        assert torch.equal(autocast_weight(weight), weight.to(torch.bfloat16))
+
+
+def more(weight):
+    return nn.Parameter(weight.detach() + 1)
+
+
+@contextlib.contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def test_gradients_of_calls_that_share_a_cast_are_added_up():

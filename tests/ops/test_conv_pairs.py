@@ -100,9 +100,15 @@ def test_thin_ends_whose_sums_fall_into_pairs(backend, channels, kernel, sizes, 
     assert native._in_pairs(x, (*channels, *kernel), a) == (pairs and torch.cpu._is_avx512_bf16_supported())
 
 
-def test_a_weight_of_another_dtype_is_converted(backend):
-    a = attributes(ConvCase((2, 8, 5, 6), 3, (4, 4), (2, 2), (1, 1), transposed=True), False)
-    x, weight = random_values((2, 8, 5, 6), 0).bfloat16(), random_values((8, 3, 4, 4), 1).bfloat16()
+@pytest.mark.parametrize("pixel", [False, True])
+def test_a_weight_of_another_dtype_is_converted(backend, pixel, monkeypatch):
+    case = ConvCase((2, 8, 5, 6), 3, (4, 4), (2, 2), (1, 1), transposed=True)
+    if pixel:
+        monkeypatch.undo()
+        case = ConvCase((2, 8, 4, 4), 1, (4, 4))
+    a = attributes(case, False)
+    shape = (8, 3, 4, 4) if case.transposed else (1, 8, 4, 4)
+    x, weight = random_values(case.shape, 0).bfloat16(), random_values(shape, 1).bfloat16()
     run = torch.ops.fastgan.conv_norm_act
     expected = run(x, weight, *(None,) * 5, *a)[0]
     torch.testing.assert_close(run(x, weight.float(), *(None,) * 5, *a)[0], expected, rtol=0, atol=0)

@@ -50,13 +50,13 @@ def convolution(u: Tensor, weight: Tensor, bias: Tensor | None, a: Attributes) -
 
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return a @ b + bias, rounded once."""
+    """Return a @ b + bias, rounded to a's dtype at the end."""
     half = a.dtype == torch.bfloat16
     if a.shape[1] == 1 and bias is None and (not half or a.shape[0] * b.shape[1] <= _MULTIPLIED):
         return a * b
     if half and b.shape[1] == 1:
         y = a.new_empty(a.shape[0], 1)
-        _C.one_pixel_product_cpu(a.contiguous(), b[:, 0].contiguous(), bias, y)
+        _C.one_pixel_product_cpu(a.contiguous(), b[:, 0].to(a.dtype).contiguous(), bias, y)
         return y
     return a @ b if bias is None else torch.addmm(bias, a, b)
 
