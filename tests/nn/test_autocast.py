@@ -28,6 +28,7 @@ CASES = pytest.mark.parametrize(
     ],
     ids=["generator", "critic", "dcgan-g", "dcgan-d"],
 )
+SHARED = pytest.mark.skipif(bool(native.missing()), reason=native.missing() or "")
 DTYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 
 
@@ -150,7 +151,7 @@ def test_a_penalty_under_autocast(backend):
             torch.testing.assert_close(o, s, rtol=0.1, atol=0.05 * float(s.detach().abs().max()))
 
 
-@pytest.mark.skipif(bool(native.missing()), reason=native.missing() or "")
+@SHARED
 def test_calls_in_one_context_share_the_cast_of_a_weight():
     weight = nn.Parameter(torch.randn(4, 3, 2, 2))
     with torch.autocast("cpu", torch.bfloat16):
@@ -202,6 +203,7 @@ def test_no_layer_sees_a_cast_of_the_other_kind(sizes):
         torch.testing.assert_close(got, model(second))
 
 
+@SHARED
 def test_contexts_of_two_dtypes():
     weight = nn.Parameter(torch.randn(4, 3, 2, 2))
     with torch.autocast("cpu", torch.bfloat16):
@@ -228,6 +230,7 @@ def test_what_has_no_gradient_is_not_shared():
         assert not autocast_weight(weight).requires_grad
 
 
+@SHARED
 @pytest.mark.parametrize(
     "around",
     [contextlib.nullcontext, lambda: torch.device("meta"), lambda: default_dtype(torch.float64)],
@@ -245,6 +248,7 @@ def test_casts_end_with_the_context(around):
     assert cast() is None
 
 
+@SHARED
 def test_casts_in_a_dtype_that_is_none():
     """Where the sentinel is no cast, and would live on."""
     weight = nn.Parameter(torch.randn(4, 3, 2, 2))
