@@ -99,10 +99,10 @@ class Forward {
   void choose_block() {
     const int64_t positions = (h_.positions() + side() - 1) / side(), samples = out_.samples;
     const int64_t across = (w_.positions() + side() - 1) / side();
-    const int64_t columns = filter_ ? results_.columns() : product_.columns();
-    const int64_t row = columns + std::min(source_.image.channels * w_.step, kDepth);
+    const int64_t of_product = filter_ ? results_.columns() : product_.columns();
+    const int64_t row = of_product + std::min(source_.image.channels * w_.step, kDepth);
     const int64_t most = filter_             ? kTilesTogether
-                         : tiles_ != nullptr ? rows_of_tiles(columns, samples * positions * across)
+                         : tiles_ != nullptr ? rows_of_tiles(of_product, samples * positions * across)
                                              : std::clamp(kCache / row, overlaps_ ? kLeastRows / 3 : kLeastRows,
                                                           overlaps_ ? 2 * kMostRows : kMostRows);
     if (overlaps_ && source_.image.height * source_.image.width == 1) {

@@ -1,5 +1,5 @@
-// The innermost loops of spectral_norm: a few rows of a matrix times a vector, from either side. No torch header:
-// matrix_loops.h is compiled once per instruction set.
+// The innermost loops of spectral_norm and one_pixel: a few rows of a matrix times a vector, from either side. No torch
+// header: matrix_loops.h is compiled once per instruction set.
 #pragma once
 #include <cstdint>
 
@@ -8,6 +8,10 @@ namespace fastgan {
 // Rows that one call takes at most, and bytes of lanes for which the loops keep all in registers.
 constexpr int64_t kMatrixRows = 4;
 constexpr int kLineBytes = 64;
+// Those lanes, and terms that a lane adds up in T.
+template <typename T>
+constexpr int64_t kMatrixLanes = kLineBytes / int64_t(sizeof(T));
+constexpr int64_t kTerms = 128;
 
 // Rows of n values lie `stride` apart; value i of a row belongs to lane i % lanes.
 template <typename T>
@@ -31,5 +35,17 @@ MatrixLoops<T> matrix_loops();
 
 template <typename T>
 MatrixLoops<T> matrix_loops();
+
+// Adds lanes to the totals of their `inner` classes: pairwise in T, then in double. Spoils the lanes.
+template <typename T>
+void fold_lanes(T* acc, int64_t lanes, int64_t inner, double* totals) {
+  while (lanes > inner && lanes > 8) {
+    lanes /= 2;
+    for (int64_t i = 0; i < lanes; ++i) acc[i] += acc[i + lanes];
+  }
+  for (int64_t i = 0; i < lanes; i += inner) {
+    for (int64_t k = 0; k < inner; ++k) totals[k] += double(acc[i + k]);
+  }
+}
 
 }  // namespace fastgan

@@ -13,10 +13,10 @@
 namespace fastgan {
 namespace {
 
-// Lanes of a sum, values that a lane adds up in float32, and values worth a thread.
-constexpr int64_t kLanes = kLineBytes / sizeof(float), kAtATime = 64 * kLanes, kGrain = 1 << 16;
+// Values that are summed up in float32, and values worth a thread.
+constexpr int64_t kLanes = kMatrixLanes<float>, kAtATime = kTerms * kLanes, kGrain = 1 << 16;
 
-// Adds to the sums of a few rows of n values, which lie one after another: lanes in float32, and these in float64.
+// Adds to the sums of a few rows of n values, which lie one after another.
 void add_products(const Gemm<float>& gemm, Storage storage, const char* rows, int64_t item, int64_t count,
                   const float* vector, int64_t n, double* sums) {
   float* values = scratch<float, 0>(kMatrixRows * kAtATime);
@@ -25,7 +25,7 @@ void add_products(const Gemm<float>& gemm, Storage storage, const char* rows, in
     gemm.load(storage, rows + at * item, {count, some, n, 1}, values, some);
     float lanes[kMatrixRows * kLanes] = {};
     matrix_loops<float>().gather(count, some, some, kLanes, values, vector + at, lanes);
-    for (int64_t i = 0; i < count * kLanes; ++i) sums[i / kLanes] += double(lanes[i]);
+    for (int64_t r = 0; r < count; ++r) fold_lanes(lanes + r * kLanes, kLanes, 1, sums + r);
   }
 }
 

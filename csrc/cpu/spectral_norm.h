@@ -18,10 +18,8 @@ namespace fastgan {
 using at::Tensor;
 using Tensors = at::TensorList;
 
-// Elements and rows of a task, terms of a sum in T.
-constexpr int64_t kMatrixTask = 1 << 17, kMostRows = 256, kTerms = 128;
-template <typename T>
-constexpr int64_t kMatrixLanes = kLineBytes / int64_t(sizeof(T));
+// Elements and rows of a task.
+constexpr int64_t kMatrixTask = 1 << 17, kMostRows = 256;
 
 template <typename T>
 class Matrix {
@@ -114,18 +112,6 @@ class Matrix {
     }
   }
 };
-
-// Adds lanes to the totals of their `inner` classes: pairwise in T, then in double. Spoils the lanes.
-template <typename T>
-void fold_lanes(T* acc, int64_t lanes, int64_t inner, double* totals) {
-  while (lanes > inner && lanes > 8) {
-    lanes /= 2;
-    for (int64_t i = 0; i < lanes; ++i) acc[i] += acc[i + lanes];
-  }
-  for (int64_t i = 0; i < lanes; i += inner) {
-    for (int64_t k = 0; k < inner; ++k) totals[k] += double(acc[i + k]);
-  }
-}
 
 // Calls f(layer, task) for all tasks of all layers, in parallel.
 template <typename Layers, typename Count, typename F>
