@@ -15,7 +15,7 @@ Measure = Callable[[Callable[[], object]], float]
 
 
 # rounds in which percentiles are settled
-_ENOUGH = 51
+_ENOUGH = 201
 
 
 def interleaved(
@@ -31,7 +31,7 @@ def interleaved(
     allocator as that one leaves them.
 
     Args:
-        seconds: for which rounds are added, up to 51.
+        seconds: for which rounds are added, up to 201.
     """
     times: dict[str, list[float]] = {name: [] for name in providers}
     measure = _on_gpu() if device == "cuda" else _on_cpu
