@@ -27,7 +27,9 @@ def _svg(figure: Figure) -> str:
 
 def _label(each: table.Best) -> str:
     plain = each.direction in ("step", "kept for backward")
-    return each.case if plain else f"{each.case}, {each.direction}, batch {each.batch}"
+    # weights alone have no batch
+    batch = f", batch {each.batch}" if each.batch else ""
+    return each.case if plain else f"{each.case}, {each.direction}{batch}"
 
 
 def _bars(axes: Axes, result: dict[str, Any], unit: str, scale: float) -> None:

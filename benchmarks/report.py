@@ -26,6 +26,8 @@ TITLES = {
 # suites of many cases, with what these are, and directions, with what is said of them
 LONG = {"layers": "layers", "memory": "cases"}
 SPOKEN = {"step": "", "kept for backward": ", kept for backward"}
+# the ratio from which on two providers count as level
+LEVEL = 0.97
 # the providers of a model in the default memory format
 PLAIN = ("eager", "fastgan_nchw")
 
@@ -118,20 +120,40 @@ def _means(result: dict[str, Any], found: list[table.Best], which: str = "") -> 
 
 
 def lost() -> str:
-    """A Markdown table of all rows in which the best stock provider is better."""
-    rows = norm_act.ratios()
+    """Markdown: a table of how often the best stock provider is better, then the rows below LEVEL of each suite."""
+    found = _ratios()
+    lines = [f"| table | rows | {LEVEL} to 1 | below {LEVEL} | worst |", "| --- | ---: | ---: | ---: | ---: |"]
+    lists = []
+    for where, rows in found.items():
+        ratios = [round(row[-1], 2) for row in rows]
+        below = sum(ratio < LEVEL for ratio in ratios)
+        level = sum(ratio < 1 for ratio in ratios) - below
+        lines.append(f"| {where} | {len(rows)} | {level} | {below} | {min(ratios):.2f} |")
+        lists += [f"Below {LEVEL}, {where}:\n\n{_lost_rows(rows)}"] if below else []
+    return "\n\n".join(["\n".join(lines), *lists])
+
+
+def _ratios() -> dict[str, list[tuple[str, str, str, float]]]:
+    """Row, best stock provider, best of ours and their ratio, by suite, dtype and device."""
+    found: dict[str, list[tuple[str, str, str, float]]] = {}
+    for where, case, stock, ours, ratio in norm_act.ratios():
+        found.setdefault(where, []).append((case, stock, ours, ratio))
     for _, result in committed():
-        where = f"{result['suite']}, {result['dtype']}, {result['device']}"
         for each in table.best(result["rows"]):
             case = f"{each.case}, {each.direction}" + (f", batch {each.batch}" if each.batch else "")
-            rows.append((where, case, each.stock["provider"], each.ours["provider"], each.ratio))
+            where = f"{result['suite']}, {result['dtype']}, {result['device']}"
+            row = case, each.stock["provider"], each.ours["provider"], each.ratio
+            found.setdefault(where, []).append(row)
+    return found
+
+
+def _lost_rows(rows: list[tuple[str, str, str, float]]) -> str:
     lines = [
         f"| {' | '.join(names)} | {ratio:.2f} |"
         for *names, ratio in sorted(rows, key=lambda row: row[-1])
-        if round(ratio, 2) < 1
+        if round(ratio, 2) < LEVEL
     ]
-    head = ["| table | row | best stock | best fastgan | ratio |", "| --- | --- | --- | --- | ---: |"]
-    return "\n".join(head + lines) if lines else "No row."
+    return "\n".join(["| row | best stock | best fastgan | ratio |", "| --- | --- | --- | ---: |", *lines])
 
 
 def shown_plots() -> str:

@@ -38,14 +38,15 @@ def test_a_block_without_a_place_comes_after_the_others(report, monkeypatch, tmp
     assert report.page(path) == f"Head\n\n{block('old', '2')}\n\n{block('new', '3')}\n\nTail\n"
 
 
-def test_rows_that_lose_are_listed(report, monkeypatch):
-    row = {"case": "a layer", "direction": "forward", "batch": 64, "status": "ok"}
-    times = {"eager": 1.0, "fastgan": 2.0}
-    rows = [row | {"provider": name, "ours": name == "fastgan", "p50_ms": ms} for name, ms in times.items()]
-    better = [r | {"case": "another", "p50_ms": 1 / r["p50_ms"]} for r in rows]
-    result = {"suite": "layers", "dtype": "float32", "device": "a CPU", "rows": rows + better}
+def test_rows_that_lose_are_listed_and_level_ones_counted(report, monkeypatch):
+    row = {"direction": "forward", "batch": 64, "status": "ok"}
+    times = {"a layer": 2.0, "a level one": 1.02, "a better one": 0.5}
+    rows = [row | {"case": name, "provider": "eager", "ours": False, "p50_ms": 1.0} for name in times]
+    rows += [row | {"case": name, "provider": "fastgan", "ours": True, "p50_ms": ms} for name, ms in times.items()]
+    result = {"suite": "layers", "dtype": "float32", "device": "a CPU", "rows": rows}
     monkeypatch.setattr(report, "committed", lambda: [(None, result)])
-    monkeypatch.setattr(report.norm_act, "ratios", lambda: [])
-    assert report.lost().splitlines()[2:] == [
-        "| layers, float32, a CPU | a layer, forward, batch 64 | eager | fastgan | 0.50 |"
-    ]
+    monkeypatch.setattr(report.norm_act, "ratios", lambda: [("norm_act, a CPU", "a shape", "stock", "fastgan", 2.0)])
+    lines = report.lost().splitlines()
+    assert lines[2:4] == ["| norm_act, a CPU | 1 | 0 | 0 | 2.00 |", "| layers, float32, a CPU | 3 | 1 | 1 | 0.50 |"]
+    assert lines[5] == "Below 0.97, layers, float32, a CPU:"
+    assert lines[9:] == ["| a layer, forward, batch 64 | eager | fastgan | 0.50 |"]
