@@ -26,6 +26,8 @@ TITLES = {
 # suites of many cases, with what these are, and directions, with what is said of them
 LONG = {"layers": "layers", "memory": "cases"}
 SPOKEN = {"step": "", "kept for backward": ", kept for backward"}
+# what a summary of all suites says before a case
+PREFIX = {"spectral_norm": "spectral norm, ", "gradient_penalty": "step of "}
 # the ratio from which on two providers count as level
 LEVEL = 0.97
 # the providers of a model in the default memory format
@@ -84,32 +86,38 @@ def suites() -> dict[str, str]:
     return {"norm_act": norm_act.block(), **{name: "\n\n".join(parts) for name, parts in found.items()}}
 
 
-def summary() -> str:
-    """A Markdown table of what people ask for first, a column for each machine: the best stock provider's time or
-    bytes, the best of ours and how many times better it is; mean and worst of the long suites."""
+def summary(whole: bool) -> str:
+    """A Markdown table with a column for each machine: the best stock provider's time or bytes, the best of ours and
+    how many times better it is; mean and worst of the long suites, ``whole``: for each direction and batch size."""
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for _, result in sorted(committed(), key=lambda found: list(TITLES).index(found[1]["suite"])):
-        for what, cell in _summed_up(result):
+        for what, cell in _summed_up(result, whole):
             cells.setdefault((what, result["dtype"]), {})[result["device"]] = cell
-    order = sorted({machine for of in cells.values() for machine in of})
-    lines = [f"| what | dtype | {' | '.join(order)} |", f"| --- | --- |{' ---: |' * len(order)}"]
-    lines += [f"| {' | '.join(key)} | {' | '.join(of.get(each, '') for each in order)} |" for key, of in cells.items()]
+    machines = sorted({machine for of in cells.values() for machine in of})
+    lines = [f"| what | dtype | {' | '.join(machines)} |", f"| --- | --- |{' ---: |' * len(machines)}"]
+    whats = [what for what, _ in cells]
+    for key in sorted(cells, key=lambda key: whats.index(key[0])):
+        lines.append(f"| {' | '.join(key)} | {' | '.join(cells[key].get(each, '') for each in machines)} |")
     return "\n".join(lines)
 
 
-def _summed_up(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _summed_up(result: dict[str, Any], whole: bool) -> Iterator[tuple[str, str]]:
     """What the summary says of a file: what was measured, and how it came out."""
     suite, found = result["suite"], table.best(result["rows"])
     if suite in LONG:
-        yield from _means(result, found)
-        if suite == "layers":
+        means = list(_means(result, found))
+        yield from means if whole else means[:1]
+        if suite == "layers" and whole:
             plain = table.best([row for row in result["rows"] if row["provider"] in PLAIN])
             yield from _means(result, plain, f"{PLAIN[0]} against {PLAIN[1]}, ")
         found = [each for each in found if suite == "memory" and each.case.endswith("step")]
     for each in found:
         batch = f", batch {each.batch}" if each.batch else ""
         what = each.case + batch + SPOKEN.get(each.direction, f", {each.direction}")
-        yield what, f"{_cell(each.stock)} to {_cell(each.ours)} {_unit(each.ours)}: {each.ratio:.2f}"
+        yield (
+            PREFIX.get(suite, "") + what,
+            f"{_cell(each.stock)} to {_cell(each.ours)} {_unit(each.ours)}: {each.ratio:.2f}",
+        )
 
 
 def _means(result: dict[str, Any], found: list[table.Best], which: str = "") -> Iterator[tuple[str, str]]:
@@ -163,8 +171,13 @@ def shown_plots() -> str:
 
 # the pages, and what makes the blocks of each by their names
 PAGES: dict[Path, Callable[[], dict[str, str]]] = {
-    ROOT / "README.md": lambda: {"summary": summary()},
-    DOCS / "performance.md": lambda: {"lost": lost(), "plots": shown_plots(), **suites()},
+    ROOT / "README.md": lambda: {"summary": summary(whole=False)},
+    DOCS / "performance.md": lambda: {
+        "summary": summary(whole=True),
+        "lost": lost(),
+        "plots": shown_plots(),
+        **suites(),
+    },
     DOCS / "training.md": lambda: {"scores": scores.block()},
 }
 
