@@ -28,7 +28,7 @@ def time(benchmark: Callable[..., object], case: cases.Case, provider: str) -> N
     """Check one provider of one case, in float32 on the CPU, and let pytest-benchmark time it."""
     suite: work.Work = importlib.import_module(f"benchmarks.suites.{case.suite}").WORK(case, torch.float32, "cpu")
     run = suite.build(peers.load([provider])[0])
-    _, reason = suite.wrong(run.checked(), work.exact(suite))
+    reason = suite.wrong(suite.errors(run.checked(), work.exact(suite)), {})
     assert not reason
     benchmark.group = f"{case.name}, {case.direction}"  # type: ignore[attr-defined]
     benchmark(run.step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ Results = dict[str, Tensor]
 SMOOTH = {torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 JUMPS = {torch.float32: 3e-2, torch.float16: 8e-2, torch.bfloat16: 0.2}
 VALUES = ("result", "loss", "losses")
+# how many times as far off as eager PyTorch a result may be, up to an error of its that leaves nothing to compare
+SLACK, LOST = 1.5, 0.5
 
 
 def _nothing() -> None:
@@ -88,23 +91,35 @@ class Work(ABC):
         torch.manual_seed(0)
         return peer.build(self) if peer.build else self.run(peer)
 
-    def wrong(self, found: Results, exact: Results) -> tuple[float, str]:
-        """The largest error among results, as a share of what is allowed, and a sentence, empty where it is right."""
-        if missing := exact.keys() - found.keys():
-            return float("inf"), f"{', '.join(sorted(missing))} missing"
-        worst, sentence = 0.0, ""
+    def errors(self, found: Results, exact: Results) -> dict[str, float]:
+        """How far each result is off, as a share of ``size``; infinity where it is missing or not a number."""
+        errors = {}
         for name, right in exact.items():
-            bound = self.allowed(name)
-            got, right = found[name].detach().cpu().double().flatten(), right.cpu().double().flatten()
-            error = ((got - right).norm() / right.norm().clamp_min(1e-30)).item()
-            # not a number is wrong, too
-            if not error <= bound:
-                sentence = sentence or f"{name} off by {error:.1e} of its norm, {bound:.1e} is allowed"
-            worst = max(worst, error)
-        return worst, sentence
+            right = right.cpu().double().flatten()
+            got = found[name].detach().cpu().double().flatten() if name in found else right * math.nan
+            error = ((got - right).norm() / self.size(name, right)).item()
+            errors[name] = error if error < math.inf else math.inf
+        return errors
+
+    def wrong(self, errors: dict[str, float], plain: dict[str, float]) -> str:
+        """A sentence on the first result that is off by too much, empty where none is.
+
+        Args:
+            plain: errors of eager PyTorch in the same dtype, the measure where rounding alone takes more than is
+                allowed; empty where it takes no part.
+        """
+        for name, error in errors.items():
+            bound = max(self.allowed(name), SLACK * min(plain.get(name, 0.0), LOST))
+            if error > bound:
+                return f"{name} off by {error:.1e} of its norm, {bound:.1e} is allowed"
+        return ""
+
+    def size(self, name: str, right: Tensor) -> float:
+        """What an error is a share of: the norm of the exact result."""
+        return max(right.norm().item(), 1e-30)
 
     def allowed(self, name: str) -> float:
-        """How far a result may be off, as a share of its norm."""
+        """How far a result may be off, as a share of ``size``, whatever eager PyTorch is."""
         # cuDNN multiplies float32 as TF32, whose fraction has as many bits as that of float16
         dtype = torch.float16 if self.device == "cuda" and self.dtype == torch.float32 else self.dtype
         return (SMOOTH if name in VALUES else JUMPS)[dtype]

@@ -36,6 +36,14 @@ class PenaltyWork(Work):
         penalty = [(d, 4)] if self.kinds == ("wgan-gp",) else [(d, 2 * len(self.kinds)), (d[:1], len(self.kinds))]
         return networks.ideal([(d, 4), (d[1:], 2), *penalty], self.dtype.itemsize)
 
+    def size(self, name: str, right: Tensor) -> float:
+        """The loss of a new critic is the difference of two nearly equal means: an error is a share of these."""
+        size = super().size(name, right)
+        if name != "loss":
+            return size
+        with torch.no_grad():
+            return max(size, self.critic(self.real).mean().abs().item())
+
     def run(self, peer: Peer) -> Run:
         own, critic = self.model(self.critic, peer)
         real, fake = (self.place(x, peer) for x in (self.real, self.fake))
