@@ -1,7 +1,8 @@
 """Builds the optional extension ``fastgan._C`` from csrc/ (metadata is in pyproject.toml).
 
 FASTGAN_BUILD=cpu|cuda|none chooses what is built; by default cuda where torch has CUDA and nvcc is there, else cpu.
-A build that fails leaves a working package without the extension; ``fastgan info`` gives the reason.
+Where the default fails with CUDA, it is built for the CPU. A build that fails leaves a working package without the
+extension; ``fastgan info`` gives the reason.
 """
 
 import glob
@@ -17,7 +18,27 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 MODES = ("cpu", "cuda", "none")
+# what tells the extension of one mode from that of another
+BY_MODE = ("sources", "include_dirs", "define_macros", "library_dirs", "libraries", "extra_compile_args")
 
+
+def cuda_home():
+    """Return the folder with bin/nvcc and CUDA's headers, None without one.
+
+    torch takes the folder above that of the nvcc in PATH, which may be a script that calls the true one.
+    """
+    nvcc = shutil.which("nvcc")
+    for folder in [*([Path(nvcc).resolve().parents[1]] if nvcc else []), Path("/usr/local/cuda")]:
+        headers = [*folder.glob("include/cuda_runtime.h"), *folder.glob("targets/*/include/cuda_runtime.h")]
+        if headers and (folder / "bin" / "nvcc").exists():
+            return str(folder)
+    return None
+
+
+# torch reads it when it is imported
+if not os.environ.get("CUDA_HOME") and not os.environ.get("CUDA_PATH") and cuda_home():
+    os.environ["CUDA_HOME"] = cuda_home()
+ASKED = os.environ.get("FASTGAN_BUILD", "")
 try:
     import torch
     from torch.utils import cpp_extension
@@ -26,17 +47,18 @@ except ImportError:
 
 
 def build_mode():
-    """Return (mode, reason); the reason is empty unless nothing is to be built."""
-    asked = os.environ.get("FASTGAN_BUILD", "")
-    if asked and asked not in MODES:
-        sys.exit(f"FASTGAN_BUILD must be one of {', '.join(MODES)}, got {asked!r}")
-    if asked == "none":
+    """Return (mode, reason); the reason says why it is not all that torch could use, if so and not asked for."""
+    if ASKED and ASKED not in MODES:
+        sys.exit(f"FASTGAN_BUILD must be one of {', '.join(MODES)}, got {ASKED!r}")
+    if ASKED == "none":
         return "none", "fastgan was installed with FASTGAN_BUILD=none"
     if torch is None:
         return "none", "torch could not be imported during installation; install with --no-build-isolation"
-    if asked:
-        return asked, ""
-    return ("cuda" if torch.version.cuda and shutil.which("nvcc") else "cpu"), ""
+    if ASKED:
+        return ASKED, ""
+    if not torch.version.cuda:
+        return "cpu", ""
+    return ("cuda", "") if cpp_extension.CUDA_HOME else ("cpu", "torch has CUDA, but nvcc was not found")
 
 
 def extension(mode):
@@ -69,17 +91,25 @@ class BuildOptional(BASE):
     def run(self):
         info = {"build": MODE, "reason": REASON, "torch": getattr(torch, "__version__", None)}
         if MODE != "none":
-            try:
-                # BuildExtension adds its own to the lists
-                flags = [flag for flags in self.extensions[0].extra_compile_args.values() for flag in flags]
-                super().run()
-                info["flags"] = flags
-            except Exception as error:
-                info.update(build="none", reason=f"the {MODE} build failed: {str(error).splitlines()[0]}")
-                print(f"fastgan: {info['reason']}; continuing without fastgan._C", file=sys.stderr)
+            self._build(info)
+            if info["build"] == "none" and MODE == "cuda" and not ASKED:
+                vars(self.extensions[0]).update({name: getattr(extension("cpu"), name) for name in BY_MODE})
+                info["build"] = "cpu"
+                self._build(info)
         target = ROOT / "fastgan" if self.inplace or self.editable_mode else Path(self.build_lib) / "fastgan"
         target.mkdir(parents=True, exist_ok=True)
         (target / "_build.json").write_text(json.dumps(info, indent=1))
+
+    def _build(self, info):
+        try:
+            # BuildExtension adds its own to the lists
+            flags = [flag for flags in self.extensions[0].extra_compile_args.values() for flag in flags]
+            super().run()
+            info["flags"] = flags
+        except Exception as error:
+            reason = f"the {info['build']} build failed: {str(error).splitlines()[0]}"
+            info.update(build="none", reason=f"{info['reason']}; {reason}" if info["reason"] else reason)
+            print(f"fastgan: {reason}", file=sys.stderr)
 
     def get_outputs(self):
         return [path for path in super().get_outputs() if os.path.exists(path)]

@@ -44,7 +44,8 @@ def unavailable(stem: str, device_type: str, dtype: torch.dtype) -> str:
     if missing():
         return missing()
     if device_type == "cuda" and build_info()["build"] != "cuda":
-        return f"fastgan._C was built with FASTGAN_BUILD={build_info()['build']}, without CUDA"
+        reason = build_info().get("reason")
+        return f"fastgan._C was built without CUDA{': ' + reason if reason else ''}"
     if stem not in STEMS.get(device_type, ()):
         return f"there is no native kernel for {stem} on {device_type}"
     return ""
