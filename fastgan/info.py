@@ -60,7 +60,8 @@ def collect() -> dict[str, Any]:
     return {
         "fastgan": __version__,
         "python": platform.python_version(),
-        "packages": {package: version(package) for package in PACKAGES},
+        # torch itself also says for which CUDA it was built
+        "packages": {package: version(package) for package in PACKAGES} | {"torch": torch.__version__},
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         "onednn": torch.backends.mkldnn.is_available(),

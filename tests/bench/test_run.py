@@ -183,7 +183,7 @@ def test_providers_are_timed_in_turn(monkeypatch):
     assert found["b"]["p50_ms"] == 2000.0
 
 
-@pytest.mark.parametrize(("seconds", "rounds"), [(0.0, 7), (20.0, 20), (1e9, 51)])
+@pytest.mark.parametrize(("seconds", "rounds"), [(0.0, 7), (20.0, 20), (1e9, 201)])
 def test_what_is_quick_is_timed_more_often(monkeypatch, seconds, rounds):
     now = [0.0]
 
