@@ -101,12 +101,15 @@ class BuildOptional(BASE):
         (target / "_build.json").write_text(json.dumps(info, indent=1))
 
     def _build(self, info):
+        before = {name: getattr(self, name) for name in ("compiler", "inplace")}
         try:
             # BuildExtension adds its own to the lists
             flags = [flag for flags in self.extensions[0].extra_compile_args.values() for flag in flags]
             super().run()
             info["flags"] = flags
         except Exception as error:
+            # as they were asked for: a build that fails leaves its own
+            vars(self).update(before)
             reason = f"the {info['build']} build failed: {str(error).splitlines()[0]}"
             info.update(build="none", reason=f"{info['reason']}; {reason}" if info["reason"] else reason)
             print(f"fastgan: {reason}", file=sys.stderr)
