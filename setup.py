@@ -23,14 +23,13 @@ BY_MODE = ("sources", "include_dirs", "define_macros", "library_dirs", "librarie
 
 
 def cuda_home():
-    """Return the folder with bin/nvcc and CUDA's headers, None without one.
+    """Return the folder with bin/nvcc and include/cuda_runtime.h, None where torch has to look for itself.
 
     torch takes the folder above that of the nvcc in PATH, which may be a script that calls the true one.
     """
     nvcc = shutil.which("nvcc")
     for folder in [*([Path(nvcc).resolve().parents[1]] if nvcc else []), Path("/usr/local/cuda")]:
-        headers = [*folder.glob("include/cuda_runtime.h"), *folder.glob("targets/*/include/cuda_runtime.h")]
-        if headers and (folder / "bin" / "nvcc").exists():
+        if (folder / "include" / "cuda_runtime.h").exists() and (folder / "bin" / "nvcc").exists():
             return str(folder)
     return None
 
@@ -100,6 +99,13 @@ class BuildOptional(BASE):
         target.mkdir(parents=True, exist_ok=True)
         (target / "_build.json").write_text(json.dumps(info, indent=1))
 
+    def build_extension(self, ext):
+        try:
+            super().build_extension(ext)
+        except Exception as error:
+            # setuptools makes a warning of some errors and goes on without an optional extension
+            raise RuntimeError(str(error) or type(error).__name__) from error
+
     def _build(self, info):
         before = {name: getattr(self, name) for name in ("compiler", "inplace")}
         try:
@@ -110,7 +116,7 @@ class BuildOptional(BASE):
         except Exception as error:
             # as they were asked for: a build that fails leaves its own
             vars(self).update(before)
-            reason = f"the {info['build']} build failed: {str(error).splitlines()[0]}"
+            reason = f"the {info['build']} build failed: {(str(error) or type(error).__name__).splitlines()[0]}"
             info.update(build="none", reason=f"{info['reason']}; {reason}" if info["reason"] else reason)
             print(f"fastgan: {reason}", file=sys.stderr)
 

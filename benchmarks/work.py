@@ -22,8 +22,8 @@ Results = dict[str, Tensor]
 SMOOTH = {torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 JUMPS = {torch.float32: 3e-2, torch.float16: 8e-2, torch.bfloat16: 0.2}
 VALUES = ("result", "loss", "losses")
-# how many times as far off as eager PyTorch a result may be, up to an error of its that leaves nothing to compare
-SLACK, LOST = 1.5, 0.5
+# how many times as far off as eager PyTorch a gradient may be, and eager's error above which it measures nothing
+SLACK, LOST = 1.5, 0.3
 
 
 def _nothing() -> None:
@@ -105,13 +105,14 @@ class Work(ABC):
         """A sentence on the first result that is off by too much, empty where none is.
 
         Args:
-            plain: errors of eager PyTorch in the same dtype, the measure where rounding alone takes more than is
-                allowed; empty where it takes no part.
+            plain: errors of eager PyTorch in the same dtype, the measure of gradients where rounding alone takes more
+                than is allowed; empty where it takes no part.
         """
         for name, error in errors.items():
-            bound = max(self.allowed(name), SLACK * min(plain.get(name, 0.0), LOST))
+            eager = 0.0 if name in VALUES else plain.get(name, 0.0)
+            bound = max(self.allowed(name), SLACK * eager if eager <= LOST else 0.0)
             if error > bound:
-                return f"{name} off by {error:.1e} of its norm, {bound:.1e} is allowed"
+                return f"{name} off by {error:.1e} of its size, {bound:.1e} is allowed"
         return ""
 
     def size(self, name: str, right: Tensor) -> float:
