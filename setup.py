@@ -35,8 +35,8 @@ def cuda_home():
 
 
 # torch reads it when it is imported
-if not os.environ.get("CUDA_HOME") and not os.environ.get("CUDA_PATH") and cuda_home():
-    os.environ["CUDA_HOME"] = cuda_home()
+if not os.environ.get("CUDA_HOME") and not os.environ.get("CUDA_PATH") and (home := cuda_home()):
+    os.environ["CUDA_HOME"] = home
 ASKED = os.environ.get("FASTGAN_BUILD", "")
 try:
     import torch

@@ -27,9 +27,7 @@ def _svg(figure: Figure) -> str:
 
 def _label(each: table.Best) -> str:
     plain = each.direction in ("step", "kept for backward")
-    # weights alone have no batch
-    batch = f", batch {each.batch}" if each.batch else ""
-    return each.case if plain else f"{each.case}, {each.direction}{batch}"
+    return each.case if plain else f"{each.case}, {each.direction}{each.of_batch}"
 
 
 def _bars(axes: Axes, result: dict[str, Any], unit: str, scale: float) -> None:

@@ -112,12 +112,8 @@ def _summed_up(result: dict[str, Any], whole: bool) -> Iterator[tuple[str, str]]
             yield from _means(result, plain, f"{PLAIN[0]} against {PLAIN[1]}, ")
         found = [each for each in found if suite == "memory" and each.case.endswith("step")]
     for each in found:
-        batch = f", batch {each.batch}" if each.batch else ""
-        what = each.case + batch + SPOKEN.get(each.direction, f", {each.direction}")
-        yield (
-            PREFIX.get(suite, "") + what,
-            f"{_cell(each.stock)} to {_cell(each.ours)} {_unit(each.ours)}: {each.ratio:.2f}",
-        )
+        what = PREFIX.get(suite, "") + each.case + each.of_batch + SPOKEN.get(each.direction, f", {each.direction}")
+        yield what, f"{_cell(each.stock)} to {_cell(each.ours)} {_unit(each.ours)}: {each.ratio:.2f}"
 
 
 def _means(result: dict[str, Any], found: list[table.Best], which: str = "") -> Iterator[tuple[str, str]]:
@@ -134,10 +130,10 @@ def lost() -> str:
     lists = []
     for where, rows in found.items():
         ratios = [round(row[-1], 2) for row in rows]
-        below = sum(ratio < LEVEL for ratio in ratios)
-        level = sum(ratio < 1 for ratio in ratios) - below
-        lines.append(f"| {where} | {len(rows)} | {level} | {below} | {min(ratios):.2f} |")
-        lists += [f"Below {LEVEL}, {where}:\n\n{_lost_rows(rows)}"] if below else []
+        below = [row for row, ratio in zip(rows, ratios, strict=True) if ratio < LEVEL]
+        level = sum(ratio < 1 for ratio in ratios) - len(below)
+        lines.append(f"| {where} | {len(rows)} | {level} | {len(below)} | {min(ratios):.2f} |")
+        lists += [f"Below {LEVEL}, {where}:\n\n{_worst_first(below)}"] if below else []
     return "\n\n".join(["\n".join(lines), *lists])
 
 
@@ -148,19 +144,16 @@ def _ratios() -> dict[str, list[tuple[str, str, str, float]]]:
         found.setdefault(where, []).append((case, stock, ours, ratio))
     for _, result in committed():
         for each in table.best(result["rows"]):
-            case = f"{each.case}, {each.direction}" + (f", batch {each.batch}" if each.batch else "")
+            case = f"{each.case}, {each.direction}{each.of_batch}"
             where = f"{result['suite']}, {result['dtype']}, {result['device']}"
             row = case, each.stock["provider"], each.ours["provider"], each.ratio
             found.setdefault(where, []).append(row)
     return found
 
 
-def _lost_rows(rows: list[tuple[str, str, str, float]]) -> str:
-    lines = [
-        f"| {' | '.join(names)} | {ratio:.2f} |"
-        for *names, ratio in sorted(rows, key=lambda row: row[-1])
-        if round(ratio, 2) < LEVEL
-    ]
+def _worst_first(rows: list[tuple[str, str, str, float]]) -> str:
+    ordered = sorted(rows, key=lambda row: row[-1])
+    lines = [f"| {' | '.join(names)} | {ratio:.2f} |" for *names, ratio in ordered]
     return "\n".join(["| row | best stock | best fastgan | ratio |", "| --- | --- | --- | ---: |", *lines])
 
 

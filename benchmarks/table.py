@@ -16,6 +16,11 @@ class Best(NamedTuple):
     ours: dict[str, Any]
     ratio: float
 
+    @property
+    def of_batch(self) -> str:
+        """What a label says of the batch: nothing for weights alone."""
+        return f", batch {self.batch}" if self.batch else ""
+
 
 def value(row: dict[str, Any]) -> float:
     """What is small where a row is good: milliseconds, or bytes kept."""
@@ -54,9 +59,8 @@ def text(result: dict[str, Any]) -> str:
     lines = [f"{result['suite']}, {result['dtype']}, {result['device']}, {result['threads']} threads ({unit})"]
     found = best(result["rows"])
     for each in found:
-        what = f"{each.case}, batch {each.batch}, {each.direction}" if each.batch else f"{each.case}, {each.direction}"
         sides = (f"{row['provider']} {value(row) / scale:.2f}" for row in (each.stock, each.ours))
-        lines.append(f"  {each.ratio:6.2f}x  {what}: {', '.join(sides)}")
+        lines.append(f"  {each.ratio:6.2f}x  {each.case}{each.of_batch}, {each.direction}: {', '.join(sides)}")
     if found:
         worst = min(found, key=lambda each: each.ratio)
         mean = geometric_mean([each.ratio for each in found])

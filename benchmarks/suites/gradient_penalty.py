@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -39,10 +40,13 @@ class PenaltyWork(Work):
     def size(self, name: str, right: Tensor) -> float:
         """The loss of a new critic is the difference of two nearly equal means: an error is a share of these."""
         size = super().size(name, right)
-        if name != "loss":
-            return size
+        return max(size, self.score) if name == "loss" else size
+
+    @functools.cached_property
+    def score(self) -> float:
+        """The size of the mean score of the real images."""
         with torch.no_grad():
-            return max(size, self.critic(self.real).mean().abs().item())
+            return self.critic(self.real).mean().abs().item()
 
     def run(self, peer: Peer) -> Run:
         own, critic = self.model(self.critic, peer)
