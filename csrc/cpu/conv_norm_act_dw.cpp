@@ -13,6 +13,8 @@ namespace {
 constexpr int64_t kPixels = 256, kChannels = 264, kLeastPixels = 2048, kTasks = 8;
 // Columns of a row of the kernel from which on each row is a task: below, loading the small tensor would cost too much.
 constexpr int64_t kColumns = 128;
+// Big channels whose taps are stored together, and values of the gradient that are worth a thread.
+constexpr int64_t kBlock = 64, kStored = 32768;
 
 template <typename T, typename E>
 class WeightGradient {
@@ -41,30 +43,15 @@ class WeightGradient {
     splits_ = std::clamp<int64_t>(splits_, 1, blocks_);
   }
 
-  // Writes dw (C_small, C_big, kH, kW) of any strides.
+  // Writes dw (C_small, C_big, kH, kW), dense.
   void run(Tensor& dw) {
     const int64_t size = part_ * columns_, tasks = rows_ * parts_ * splits_;
     T* sums = scratch<T, 9>(tasks * size);
     each_task(tasks, [&](int64_t t) { task(t, sums + t * size); });
     const Image to(dw);
-    const int64_t channels = small_.image.channels, big = big_.image.channels;
-    at::parallel_for(0, rows_ * parts_, 1, [&](int64_t first, int64_t last) {
-      for (int64_t t = first; t < last; ++t) {
-        T* whole = sums + t * splits_ * size;
-        for (int64_t s = 1; s < splits_; ++s) {
-          const T* more = whole + s * size;
-          for (int64_t i = 0; i < size; ++i) whole[i] += more[i];
-        }
-        const int64_t c0 = t % parts_ * part_, c1 = std::min(c0 + part_, channels);
-        for (int64_t c = c0; c < c1; ++c) {
-          for (int64_t tap = 0; tap < (together_ ? kh_ : 1) * kw_; ++tap) {
-            const int64_t column = tap * (stretches_ == 1 ? big : panels_ * tile_.columns);
-            // one tap for all big channels
-            char* at = to.at(c, t / parts_ + tap / kw_, tap % kw_);
-            gemm_.store(to.storage, whole + (c - c0) * columns_ + column, columns_, at, to.pixels(1));
-          }
-        }
-      }
+    const int64_t grain = std::max<int64_t>(1, kStored / (to.channels * kh_ * kw_));
+    at::parallel_for(0, to.samples, grain, [&](int64_t c0, int64_t c1) {
+      for (int64_t c = c0; c < c1; ++c) store(c, sums, to);
     });
   }
 
@@ -147,6 +134,27 @@ class WeightGradient {
     for (int64_t line = 0; line < b.lines(); ++line, to += line_ * columns_) {
       const T* from = band + (line / b.high * rows + line % b.high * sizes_.stride[0]) * row;
       tile_.unfold(small_.image.width, from, step, kh_, sizes_.dilation[0] * row, length_, to, columns_);
+    }
+  }
+
+  // The sums of all splits for one small channel, to all its taps: a few big channels at a time.
+  void store(int64_t c, const T* sums, const Image& to) const {
+    const int64_t size = part_ * columns_, part = c / part_, taps = kh_ * kw_;
+    T* block = scratch<T, 6>(taps * kBlock);
+    for (int64_t b = 0; b < to.channels; b += kBlock) {
+      const int64_t count = std::min(kBlock, to.channels - b);
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        const int64_t row = together_ ? 0 : tap / kw_, of_row = together_ ? tap : tap % kw_;
+        const T* from = sums + (row * parts_ + part) * splits_ * size + (c - part * part_) * columns_ + b +
+                        of_row * (stretches_ == 1 ? to.channels : panels_ * tile_.columns);
+        T* line = block + tap * kBlock;
+        std::copy_n(from, count, line);
+        for (int64_t s = 1; s < splits_; ++s) {
+          for (int64_t i = 0; i < count; ++i) line[i] += from[s * size + i];
+        }
+      }
+      char* at = to.at(c, 0, 0) + b * to.strides[1] * to.item;
+      gemm_.store(to.storage, block, kBlock, at, {taps, count, to.strides[3], to.strides[1]});
     }
   }
 

@@ -25,17 +25,14 @@ class PointWeights {
         depth_(filter.runs() * in_),
         panels_((weight.size(scatter ? 1 : 0) + columns - 1) / columns) {
     memory_ = scratch<E, 7>(int64_t(filter.h.size() * filter.w.size()) * phase_size());
-    const WeightBlocks<T> blocks(weight, scatter, columns_);
+    const WeightBlocks<T> blocks(weight, T(1), scatter, columns_);
     static_assert(WeightBlocks<T>::kChannels % kTermsOf<E> == 0);
     const int64_t kw = weight.size(3), taps = weight.size(2) * kw;
-    at::parallel_for(0, panels_, blocks.grain(), [&](int64_t first, int64_t last) {
-      T* block = scratch<T, 8>(blocks.size());
-      for (int64_t j = first; j < last; ++j) {
-        for (int64_t i = 0; i < in_; i += blocks.kChannels / kTermsOf<E>) {
-          const int64_t operands = blocks.read(j, i * kTermsOf<E>, block) / kTermsOf<E>;
-          for (int64_t k = 0; k < operands; ++k) {
-            transform(block + k * kTermsOf<E> * taps * columns_, taps, kw, scale, filter, j, i + k);
-          }
+    blocks.each(blocks.kChannels, [&](int64_t j0, int64_t j1, int64_t c0, int64_t c1) {
+      for (int64_t j = j0; j < j1; ++j) {
+        const T* block = blocks.read(j, c0, c1);
+        for (int64_t c = c0; c < c1; c += kTermsOf<E>, block += kTermsOf<E> * taps * columns_) {
+          transform(block, taps, kw, scale, filter, j, c / kTermsOf<E>);
         }
       }
     });

@@ -46,6 +46,8 @@ class DirectProduct {
   }
 
  private:
+  // Multiplications that are worth a thread.
+  static constexpr int64_t kWork = int64_t(1) << 18;
   // Steps of tiles of operands that are summed up at a time: the weight stays in the second-level cache.
   static constexpr int64_t kSteps = 32;
   // Operands of a weight that stays there whole; operands that are gathered at a time, and their results.
@@ -53,15 +55,19 @@ class DirectProduct {
 
   static bool in_tiles() { return std::is_same_v<E, Pair> && tiles() != nullptr; }
 
+  // On all threads where this is the only task.
   void multiply_panels(const PhaseWeights& weights, const Rows<E>& rows, T* result) const {
     if (weights.depth == 0) std::fill_n(result, rows.count * columns(), T(0));
-    bool first = true;
-    weights.each_sum([&](const Stretch* s, int64_t count) {
-      for (int64_t j = 0; j < weights_.panels(); ++j) {
-        const E* panel = weights_.panel(weights, j) + s->begin * tile_.columns;
-        tile_.multiply(s, count, rows.begin, rows.count, panel, result + j * tile_.columns, columns(), first);
-      }
-      first = false;
+    const int64_t work = std::max<int64_t>(1, rows.count * weights.depth * tile_.columns);
+    at::parallel_for(0, weights_.panels(), std::max<int64_t>(1, kWork / work), [&](int64_t j0, int64_t j1) {
+      bool first = true;
+      weights.each_sum([&](const Stretch* s, int64_t count) {
+        for (int64_t j = j0; j < j1; ++j) {
+          const E* panel = weights_.panel(weights, j) + s->begin * tile_.columns;
+          tile_.multiply(s, count, rows.begin, rows.count, panel, result + j * tile_.columns, columns(), first);
+        }
+        first = false;
+      });
     });
   }
 

@@ -5,6 +5,7 @@
 
 #include "cpu/conv_axis.h"
 #include "cpu/conv_source.h"
+#include "cpu/conv_weight_blocks.h"
 #include "cpu/tiles.h"
 
 namespace fastgan {
@@ -37,77 +38,6 @@ struct PhaseWeights {
       f(&stretches[i], int64_t(end - i));
     }
   }
-};
-
-// A weight (C_small, C_big, kH, kW), read a few channels of a panel at a time: a gather sums over the big channels, a
-// scatter over the small ones.
-template <typename T>
-class WeightBlocks {
- public:
-  static constexpr int64_t kChannels = 8;
-
-  WeightBlocks(const at::Tensor& weight, bool scatter, int64_t columns)
-      : columns_(columns),
-        in_(weight.size(scatter ? 0 : 1)),
-        out_(weight.size(scatter ? 1 : 0)),
-        taps_(weight.size(2) * weight.size(3)),
-        dense_(is_half(weight) ? weight : weight.to(c10::CppTypeToScalarType<T>::value)) {
-    const bool last = dense_.is_contiguous(at::MemoryFormat::ChannelsLast);
-    if (!last) dense_ = dense_.contiguous();
-    const int64_t big = weight.size(1), small_stride = big * taps_, big_stride = last ? 1 : taps_;
-    tap_stride_ = last ? big : 1;
-    in_stride_ = scatter ? small_stride : big_stride;
-    out_stride_ = scatter ? big_stride : small_stride;
-  }
-
-  // Elements of a block, and panels that are worth a thread.
-  int64_t size() const { return kChannels * taps_ * columns_; }
-  int64_t grain() const { return grain(in_ * taps_ * columns_); }
-  static int64_t grain(int64_t panel) { return std::max<int64_t>(1, 65536 / std::max<int64_t>(1, panel)); }
-
-  // Channels from c0 of panel j: [channel][tap][columns], zeros in columns that are not there; returns how many.
-  int64_t read(int64_t j, int64_t c0, T* block) const {
-    return dense_.scalar_type() == at::kBFloat16 ? read_as<at::BFloat16>(j, c0, block)
-           : dense_.scalar_type() == at::kHalf   ? read_as<at::Half>(j, c0, block)
-                                                 : read_as<T>(j, c0, block);
-  }
-
- private:
-  static bool is_half(const at::Tensor& t) { return t.scalar_type() == at::kBFloat16 || t.scalar_type() == at::kHalf; }
-
-  template <typename S>
-  int64_t read_as(int64_t j, int64_t c0, T* block) const {
-    const int64_t channels = std::min(kChannels, in_ - c0), valid = std::min(columns_, out_ - j * columns_);
-    const S* from = dense_.template const_data_ptr<S>() + j * columns_ * out_stride_ + c0 * in_stride_;
-    if (valid < columns_) std::fill_n(block, channels * taps_ * columns_, T(0));
-    // what lies side by side is read side by side
-    if (out_stride_ == 1) {
-      for (int64_t c = 0; c < channels; ++c) {
-        for (int64_t t = 0; t < taps_; ++t, block += columns_) {
-          const S* line = from + c * in_stride_ + t * tap_stride_;
-          for (int64_t n = 0; n < valid; ++n) block[n] = T(line[n]);
-        }
-      }
-    } else if (tap_stride_ == 1) {
-      for (int64_t n = 0; n < valid; ++n) {
-        for (int64_t c = 0; c < channels; ++c) {
-          const S* taps = from + n * out_stride_ + c * in_stride_;
-          for (int64_t t = 0; t < taps_; ++t) block[(c * taps_ + t) * columns_ + n] = T(taps[t]);
-        }
-      }
-    } else {
-      for (int64_t n = 0; n < valid; ++n) {
-        for (int64_t t = 0; t < taps_; ++t) {
-          const S* neighbours = from + n * out_stride_ + t * tap_stride_;
-          for (int64_t c = 0; c < channels; ++c) block[(c * taps_ + t) * columns_ + n] = T(neighbours[c]);
-        }
-      }
-    }
-    return channels;
-  }
-
-  int64_t columns_, in_, out_, taps_, tap_stride_, in_stride_, out_stride_;
-  at::Tensor dense_;
 };
 
 // Where operands have several terms, every stretch has a multiple of them.
@@ -207,17 +137,17 @@ class PackedWeights {
     return result;
   }
 
-  // Calls f(row of operands, tap) for each tap of panel j, by phases.
+  // Calls f(row of operands, rows of a panel, tap) for each tap of panel 0, by phases.
   template <typename F>
-  void each_tap(int64_t j, const Axis& h, const Axis& w, int64_t kw, F f) const {
+  void each_tap(const Axis& h, const Axis& w, int64_t kw, F f) const {
     size_t p = 0;
     for (const Phase& ph : h.phases) {
       for (const Phase& pw : w.phases) {
         const PhaseWeights& phase = phases[p++];
-        int64_t line = phase.base / columns_ + j * phase.depth;
+        int64_t line = phase.base / columns_;
         for (const Tap& th : ph.taps) {
           for (const Tap& tw : pw.taps) {
-            f(line, th.kernel * kw + tw.kernel);
+            f(line, phase.depth, th.kernel * kw + tw.kernel);
             line += in_;
           }
         }
@@ -239,52 +169,64 @@ class PackedWeights {
     at::parallel_for(0, panels_, WeightBlocks<T>::grain(in_ * small_stride / big * columns_),
                      [&](int64_t first, int64_t last) {
                        for (int64_t j = first; j < last; ++j) {
-                         each_tap(j, h, w, weight.size(3), [&](int64_t line, int64_t tap) {
+                         each_tap(h, w, weight.size(3), [&](int64_t line, int64_t depth, int64_t tap) {
                            const uint16_t* at = from + tap * big + j * columns_ * (scatter ? 1 : small_stride);
-                           pair(in_, at, small_stride, operands_ + line / kTermsOf<E> * columns_);
+                           pair(in_, at, small_stride, operands_ + (line + j * depth) / kTermsOf<E> * columns_);
                          });
                        }
                      });
   }
 
+  void fill_taps(const WeightBlocks<T>& blocks, const Axis& h, const Axis& w, bool scatter, int64_t kw) {
+    blocks.each(scatter ? blocks.kChannels : in_, [&](int64_t j0, int64_t j1, int64_t c0, int64_t c1) {
+      each_tap(h, w, kw, [&](int64_t line, int64_t depth, int64_t tap) {
+        for (int64_t j = j0; j < j1; ++j) {
+          blocks.read_tap(j, tap, c0, c1, operands_ + (line + j * depth + c0) * columns_);
+        }
+      });
+    });
+  }
+
+  // Terms of panel j that are not there.
+  void clear(int64_t j, const Axis& h, const Axis& w) {
+    size_t p = 0;
+    for (const Phase& ph : h.phases) {
+      for (const Phase& pw : w.phases) {
+        const int64_t depth = phases[p].depth, terms = int64_t(ph.taps.size() * pw.taps.size()) * in_;
+        const int64_t line = phases[p++].base / columns_ + j * depth;
+        for (int64_t i = terms; i < depth; ++i) {
+          for (int64_t n = 0; n < columns_; ++n) put(line + i, n, T(0));
+        }
+      }
+    }
+  }
+
   void fill(const at::Tensor& weight, T scale, const Axis& h, const Axis& w, bool scatter, const Products<T, E>& tile) {
+    const WeightBlocks<T> blocks(weight, scale, scatter, columns_);
+    const int64_t kw = weight.size(3), taps = weight.size(2) * kw;
     if constexpr (std::is_same_v<E, Pair>) {
       if (lies_in_tiles(weight, scale)) return move(weight, h, w, scatter);
+    } else if (blocks.by_taps()) {
+      return fill_taps(blocks, h, w, scatter, kw);
     }
     // else pairs are of neighbouring taps, and too few to matter
     const bool whole = in_ % kTermsOf<E> == 0;
-    const WeightBlocks<T> blocks(weight, scatter, columns_);
-    const int64_t kw = weight.size(3), taps = weight.size(2) * kw;
-    at::parallel_for(0, panels_, blocks.grain(), [&](int64_t first, int64_t last) {
-      T* block = scratch<T, 8>(blocks.size());
-      for (int64_t j = first; j < last; ++j) {
-        size_t p = 0;
-        for (const Phase& ph : h.phases) {
-          for (const Phase& pw : w.phases) {
-            const int64_t depth = phases[p].depth, terms = int64_t(ph.taps.size() * pw.taps.size()) * in_;
-            const int64_t line = phases[p++].base / columns_ + j * depth;
-            for (int64_t i = terms; i < depth; ++i) {
-              for (int64_t n = 0; n < columns_; ++n) put(line + i, n, T(0));
-            }
+    blocks.each(blocks.kChannels, [&](int64_t j0, int64_t j1, int64_t c0, int64_t c1) {
+      for (int64_t j = j0; j < j1; ++j) {
+        if (c0 == 0) clear(j, h, w);
+        const T* block = blocks.read(j, c0, c1);
+        each_tap(h, w, kw, [&](int64_t line, int64_t depth, int64_t number) {
+          const T* tap = block + number * columns_;
+          line += j * depth + c0;
+          if (whole) {
+            E* to = operands_ + line / kTermsOf<E> * columns_;
+            tile.unfold(c1 - c0, tap, taps * columns_, 1, 0, columns_, to, columns_);
+            return;
           }
-        }
-        for (int64_t c0 = 0; c0 < in_; c0 += blocks.kChannels) {
-          const int64_t channels = blocks.read(j, c0, block);
-          if (scale != T(1)) {
-            for (int64_t i = 0; i < channels * taps * columns_; ++i) block[i] *= scale;
+          for (int64_t c = 0; c < c1 - c0; ++c) {
+            for (int64_t n = 0; n < columns_; ++n) put(line + c, n, tap[c * taps * columns_ + n]);
           }
-          each_tap(j, h, w, kw, [&](int64_t line, int64_t number) {
-            const T* tap = block + number * columns_;
-            if (whole) {
-              E* to = operands_ + (line + c0) / kTermsOf<E> * columns_;
-              tile.unfold(channels, tap, taps * columns_, 1, 0, columns_, to, columns_);
-              return;
-            }
-            for (int64_t c = 0; c < channels; ++c) {
-              for (int64_t n = 0; n < columns_; ++n) put(line + c0 + c, n, tap[c * taps * columns_ + n]);
-            }
-          });
-        }
+        });
       }
     });
   }
