@@ -6,7 +6,7 @@ PY ?= $(VENV)/bin/python
 OUT ?= runs/dcgan-$(shell date +%Y%m%d-%H%M%S)
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --constraint constraints.txt
 # each test runs on one thread
-PARALLEL = -n auto --maxprocesses 8
+PARALLEL = -n auto --maxprocesses 8 --dist worksteal
 STAMP = $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.installed,build/.inplace)
 NATIVE = setup.py $(wildcard csrc/*.* csrc/*/*.*)
 

@@ -1,12 +1,20 @@
 // The Python module fastgan._C.
-#include <ATen/autocast_mode.h>
-#include <torch/extension.h>
+#include <ATen/core/Tensor.h>
+#include <pybind11/stl.h>
+// torch/extension.h would bring all of torch, and take longer to compile than the kernels
+#include <torch/csrc/utils/pybind.h>
 
 #include "cpu/span.h"
 #include "cpu/stems.h"
 #ifdef FASTGAN_CUDA
 #include "cuda/glue.h"
 #endif
+
+// as ATen/autocast_mode.h has them, which brings every operator
+namespace at::autocast {
+TORCH_API at::ScalarType get_autocast_dtype(at::DeviceType device_type);
+TORCH_API Tensor cached_cast(at::ScalarType to_type, const Tensor& arg, DeviceType device_type);
+}  // namespace at::autocast
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   using namespace fastgan;
