@@ -20,8 +20,7 @@ def check_layouts(stem: Stem, case: Case, device: str) -> None:
     t = make_tensors(stem, case, device)
     strides = torch.empty(t["dy"].shape, memory_format=OUTPUT_FORMAT.get(case.layout, torch.contiguous_format)).stride()
     assert derivatives(stem.fused, case, t, 0)["y"].stride() == strides
-    for order in range(3):
-        check(stem, case, device, order, t)
+    check(stem, case, device, 0, 1, 2, tensors=t)
 
 
 def check_gradients(stem: Stem, case: Case, device: str, backend: str, verify: Callable[..., bool]) -> None:

@@ -180,45 +180,48 @@ def arguments(t: dict[str, Tensor]) -> tuple:
     return t["x"], t.get("weight"), t.get("bias"), (t.get("mean"), t.get("var")), *norm
 
 
-def derivatives(function: Callable[..., Tensor], case: Case, t: dict[str, Tensor], order: int) -> dict[str, Tensor]:
-    """Return y, or the gradients of first or second order by name; a gradient that is None is zeros."""
-    names = [name for name in LEAVES if name in t]
-    t = {**t, **{name: t[name].detach().requires_grad_(order > 0) for name in names}}
+def derivatives(function: Callable[..., Tensor], case: Case, t: dict[str, Tensor], *orders: int) -> dict[str, Tensor]:
+    """Return y for order 0, the gradients of first and second order by name; a gradient that is None is zeros."""
+    most, names = max(orders), [name for name in LEAVES if name in t]
+    t = {**t, **{name: t[name].detach().requires_grad_(most > 0) for name in names}}
     y = function(case, *arguments(t))
-    if order == 0:
-        return {"y": y}
-    dy = t["dy"].detach().requires_grad_(order == 2)
+    found = {"y": y.detach()} if 0 in orders else {}
+    if most == 0:
+        return found
+    dy = t["dy"].detach().requires_grad_(most == 2)
     leaves = [t[name] for name in names]
-    first = torch.autograd.grad(y, leaves, dy, create_graph=order == 2)
-    if order == 1:
-        return {f"d{name}": g for name, g in zip(names, first, strict=True)}
+    first = torch.autograd.grad(y, leaves, dy, create_graph=most == 2)
+    if 1 in orders:
+        found |= {f"d{name}": g.detach() for name, g in zip(names, first, strict=True)}
+    if most == 1:
+        return found
     leaves, cotangents = [dy, *leaves], [t[f"dd{name}"] for name in names]
     second = torch.autograd.grad(first, leaves, cotangents, allow_unused=True)
     named = zip(("dy", *names), leaves, second, strict=True)
-    return {f"second order, by {name}": empty(v).zero_() if g is None else g for name, v, g in named}
+    return found | {f"second order, by {name}": empty(v).zero_() if g is None else g for name, v, g in named}
 
 
-def check(stem: Stem, case: Case, device: str, order: int, tensors: dict[str, Tensor] | None = None) -> None:
-    """Compare the fused op's derivatives of one order with the composition's, in value, type and memory format."""
+def check(stem: Stem, case: Case, device: str, *orders: int, tensors: dict[str, Tensor] | None = None) -> None:
+    """Compare the fused op's derivatives, each order by itself, with the composition's, in value, type and memory
+    format."""
     t = make_tensors(stem, case, device) if tensors is None else tensors
-    got = derivatives(stem.fused, case, t, order)
     given = {name: v.contiguous() for name, v in t.items()} if stem.contiguous else t
-    gold = derivatives(stem.stock, case, {name: v.double() for name, v in given.items()}, order)
+    gold = derivatives(stem.stock, case, {name: v.double() for name, v in given.items()}, *orders)
     with stem.right(case):
-        low = gold if case.dtype == torch.float64 else derivatives(stem.stock, case, given, order)
+        low = gold if case.dtype == torch.float64 else derivatives(stem.stock, case, given, *orders)
     dtypes = (
         {"y": case.dtype} | {name: v.dtype for name, v in t.items()} | {f"d{name}": v.dtype for name, v in t.items()}
     )
-    assert got.keys() == gold.keys()
-    factor = 3.0 if order else 2.0
     count = stem.terms(case, t) if stem.terms else math.prod(case.shape) // case.shape[1]
-    for name, value in got.items():
+    found = [(order, derivatives(stem.fused, case, t, order)) for order in orders]
+    assert set().union(*(got for _, got in found)) == gold.keys()
+    for order, name, value in ((order, name, value) for order, got in found for name, value in got.items()):
         label = f"{name} of {stem.name} {case}"
         # a vector is a sum over all dimensions but the channel's; in training the gradient of x holds such sums, too
         vector = value.dim() == 1
         summed = vector or stem.terms or (stem.has_weight and case.training and order > 0)
         rule = {
-            "factor": factor,
+            "factor": 3.0 if order else 2.0,
             "terms": count if summed else 1,
             "term_dtype": case.dtype if vector else torch.float32,
         }

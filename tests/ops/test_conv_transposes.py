@@ -26,8 +26,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_all_orders(backend, case):
-    for order in range(3):
-        check(STEM, case, "cpu", order)
+    check(STEM, case, "cpu", 0, 1, 2)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -21,17 +21,17 @@ ops = torch.ops.fastgan
 
 @everywhere
 def test_forward(backend, device, case):
-    check(STEM, case, device, order=0)
+    check(STEM, case, device, 0)
 
 
 @everywhere
 def test_backward(backend, device, case):
-    check(STEM, case, device, order=1)
+    check(STEM, case, device, 1)
 
 
 @everywhere
 def test_double_backward(backend, device, case):
-    check(STEM, case, device, order=2)
+    check(STEM, case, device, 2)
 
 
 @grid("norm_act", *TINY)
