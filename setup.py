@@ -62,7 +62,8 @@ def build_mode():
 
 def extension(mode):
     sources = ["csrc/bindings.cpp", *sorted(glob.glob("csrc/cpu/*.cpp"))]
-    cxx = ["-O3", "-g0", "-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wno-unknown-pragmas"]
+    # Python's own flags ask for debugging information
+    cxx = ["-g0", "-O3", "-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wno-unknown-pragmas"]
     if platform.system() == "Linux":
         cxx.append("-fopenmp")
     options = {"name": "fastgan._C", "include_dirs": [str(ROOT / "csrc")], "optional": True}

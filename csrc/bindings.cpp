@@ -1,5 +1,4 @@
 // The Python module fastgan._C.
-#include <ATen/core/Tensor.h>
 #include <pybind11/stl.h>
 // torch/extension.h would bring all of torch, and take longer to compile than the kernels
 #include <torch/csrc/utils/pybind.h>
@@ -10,24 +9,12 @@
 #include "cuda/glue.h"
 #endif
 
-// as ATen/autocast_mode.h has them, which brings every operator
-namespace at::autocast {
-TORCH_API at::ScalarType get_autocast_dtype(at::DeviceType device_type);
-TORCH_API Tensor cached_cast(at::ScalarType to_type, const Tensor& arg, DeviceType device_type);
-}  // namespace at::autocast
-
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   using namespace fastgan;
   // other Python threads may run while a kernel does
   using NoGil = pybind11::call_guard<pybind11::gil_scoped_release>;
   m.def("instruction_set", &instruction_set);
-  // a cast that torch keeps until its context of autocast ends
-  m.def(
-      "autocast",
-      [](const at::Tensor& leaf) {
-        return at::autocast::cached_cast(at::autocast::get_autocast_dtype(at::kCPU), leaf, at::kCPU);
-      },
-      NoGil());
+  m.def("autocast", &autocast, NoGil());
   m.def("bias_act_fwd_cpu", &bias_act_fwd_cpu, NoGil());
   m.def("bias_act_bwd_cpu", &bias_act_bwd_cpu, NoGil());
   m.def("bias_act_db_cpu", &bias_act_db_cpu, NoGil());

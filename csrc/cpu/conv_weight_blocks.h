@@ -1,4 +1,4 @@
-// The weight of a convolution as it lies, read in the order in which the products want it.
+// The weight of a convolution, read in the order in which it lies, in parts that the products put where they want them.
 #pragma once
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -25,7 +25,7 @@ class WeightBlocks {
         in_(weight.size(scatter ? 0 : 1)),
         out_(weight.size(scatter ? 1 : 0)),
         taps_(weight.size(2) * weight.size(3)),
-        dense_(is_half(weight) ? weight : weight.to(c10::CppTypeToScalarType<T>::value)) {
+        dense_(is_read(weight) ? weight : weight.to(c10::CppTypeToScalarType<T>::value)) {
     const bool last = dense_.is_contiguous(at::MemoryFormat::ChannelsLast);
     if (!last) dense_ = dense_.contiguous();
     const int64_t big = weight.size(1), small_stride = big * taps_, big_stride = last ? 1 : taps_;
@@ -35,8 +35,8 @@ class WeightBlocks {
     data_ = static_cast<const char*>(dense_.const_data_ptr());
   }
 
-  // Panels that are worth a thread.
-  static int64_t grain(int64_t panel) { return std::max<int64_t>(1, 65536 / std::max<int64_t>(1, panel)); }
+  // Parts of so many values that are worth a thread.
+  static int64_t grain(int64_t values) { return std::max<int64_t>(1, 65536 / std::max<int64_t>(1, values)); }
 
   // Calls f(j0, j1, c0, c1) for panels and at most `most` channels that are to be read together, on all threads.
   template <typename F>
@@ -71,8 +71,9 @@ class WeightBlocks {
     return block;
   }
 
-  // Whether the channels of a tap lie side by side; such of panel j: [channel][columns].
+  // Whether the channels of a tap lie side by side.
   bool by_taps() const { return tap_stride_ != 1 || taps_ == 1; }
+  // Channels [c0, c1) of panel j for one tap: [channel][columns].
   void read_tap(int64_t j, int64_t tap, int64_t c0, int64_t c1, T* to) const {
     if (!is_whole(j)) std::fill_n(to, (c1 - c0) * columns_, T(0));
     load(j, c0, tap, c1 - c0, in_stride_, to, columns_);
@@ -80,7 +81,8 @@ class WeightBlocks {
   }
 
  private:
-  static bool is_half(const at::Tensor& t) { return t.scalar_type() == at::kBFloat16 || t.scalar_type() == at::kHalf; }
+  // Whether the loops convert this type to T.
+  static bool is_read(const at::Tensor& t) { return sizeof(T) == sizeof(float) && storage_of(t) != Storage::exact; }
 
   void multiply(int64_t n, T* values) const {
     for (int64_t i = 0; scale_ != T(1) && i < n; ++i) values[i] *= scale_;

@@ -13,6 +13,9 @@ namespace fastgan {
 using at::Tensor;
 using Vector = std::optional<Tensor>;  // (C,) or nothing
 
+// A cast that torch keeps until its context of autocast ends.
+Tensor autocast(const Tensor& leaf);
+
 void bias_act_fwd_cpu(const Tensor& x, const Vector& bias, Tensor y, int64_t activation, double negative_slope);
 void bias_act_bwd_cpu(const Tensor& dy, const Tensor& s, const Vector& bias, Tensor dx, int64_t activation,
                       double negative_slope);

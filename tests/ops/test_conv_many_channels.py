@@ -79,12 +79,23 @@ def test_one_image(backend, sizes, channels, transposed, dtype, weight_format, s
     assert dw.is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("weight_format", FORMATS)
-def test_any_number_of_threads_gives_the_same_bits(backend, weight_format, transposed, threads):
-    x, weight, last = tensors(CHANNELS[0], SIZES[0], transposed, torch.float32, weight_format)
+def test_any_number_of_threads_gives_the_same_bits(backend, weight_format, transposed, dtype, threads, monkeypatch):
+    monkeypatch.setattr(processor, "multiplies", lambda _: False)
+    x, weight, last = tensors((132, 150), SIZES[0], transposed, dtype, weight_format)
     found = []
     for count in (1, 3):
         threads(count)
         found.append(convolve(x, weight, None, attributes(SIZES[0], transposed, last)))
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_a_weight_of_16_bits_beside_float64(backend, weight_format, dtype):
+    x, weight, last = tensors((24, 33), SIZES[0], False, torch.float64, weight_format)
+    a, weight = attributes(SIZES[0], False, last), weight.to(dtype)
+    y = ops.conv_norm_act.conv_norm_act(x, weight, None, *NO_NORM, *a)[0]
+    assert close(y, torch.convolution(x, weight.double(), None, *a.sizes()), torch.float64)
