@@ -9,7 +9,7 @@ from .common import ACTIVATIONS, KINKED
 from .conv_stem import FUSED, HALVES, ConvCase, before_activations, result_shape
 from .grid import DTYPES
 
-DRAWN = 260
+DRAWN = 200
 CHANNELS = (1, 2, 3, 5, 7, 8, 13, 16, 17, 31, 33, 48, 64, 95, 96)
 FORMATS = ("contiguous", "channels_last")
 
