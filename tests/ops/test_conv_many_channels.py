@@ -8,7 +8,7 @@ import torch
 from fastgan import ops
 from fastgan.backends import processor
 from fastgan.backends.geometry import Attributes
-from fastgan.backends.layout import accumulate_dtype
+from fastgan.backends.layout import accumulate_dtype, wanted_format
 from fastgan.testing import random_values
 
 from .conv_cases import FORMATS
@@ -55,9 +55,8 @@ def convolve(x, weight, dy, a):
 def tensors(channels, sizes, transposed, dtype, weight_format):
     """Return x, the weight, and whether it has channels innermost."""
     last = weight_format == "channels_last"
-    memory_format = torch.channels_last if last else torch.contiguous_format
     x = random_values((1, channels[0] if transposed else channels[1], 4, 5), 1).to(dtype)
-    return x, random_values((*channels, *sizes[0]), 2).to(dtype, memory_format=memory_format), last
+    return x, random_values((*channels, *sizes[0]), 2).to(dtype, memory_format=wanted_format(4, last)), last
 
 
 @pytest.mark.parametrize("scaled", [False, True], ids=["", "scaled"])
@@ -76,7 +75,7 @@ def test_one_image(backend, sizes, channels, transposed, dtype, weight_format, s
     right_dx, right_dw, _ = backward(dy.double(), *exact, None, *a.sizes(), [True, True, False])
     assert close(y, torch.convolution(*exact, None, *a.sizes()), dtype)
     assert close(dx, right_dx, dtype) and close(dw, right_dw, dtype)
-    assert dw.is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    assert dw.is_contiguous(memory_format=wanted_format(4, last))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
