@@ -1,7 +1,6 @@
 // Cuts a tensor (N, C, S) into tasks for the thread pool and into chunks that fit the cache, and runs loops over them.
 // Tasks depend on the shape alone, never on the number of threads, so sums are the same for any number of threads.
 #pragma once
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 
 #include "cpu/memory.h"
 #include "cpu/span.h"
+#include "cpu/tasks.h"
 #include "cpu/vectors.h"
 
 namespace fastgan {
@@ -98,10 +98,7 @@ class Chunks {
   template <typename Body>
   void parallel(Body body) const {
     const int64_t elements = order_ == Order::rows ? task_rows() * channels_ : count() * group_;
-    const int64_t grain = std::max<int64_t>(1, kTask / std::max<int64_t>(elements, 1));
-    at::parallel_for(0, tasks(), grain, [&](int64_t begin, int64_t end) {
-      for (int64_t task = begin; task < end; ++task) body(task);
-    });
+    share_tasks(tasks(), elements, body, kTask);
   }
 
   // Calls body(run, count) for each chunk of the task, of `count` values a channel; run(loop) applies a loop to it.

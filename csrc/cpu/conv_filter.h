@@ -46,14 +46,14 @@ struct MinimalFilter {
 
   // The channels of one operand of the weight, [channel][tap][columns], to their points, `apart` from each other.
   void transform(const T* block, int64_t columns, int64_t kernel_taps, int64_t kernel_width, const Run& rh,
-                 const Run& rw, T scale, E* to, int64_t apart) const {
+                 const Run& rw, E* to, int64_t apart) const {
     const T* g[9];
     for (int64_t i = 0; i < taps; ++i) {
       for (int64_t j = 0; j < taps; ++j) {
         g[i * taps + j] = block + (rh.kernel[size_t(i)] * kernel_width + rw.kernel[size_t(j)]) * columns;
       }
     }
-    loops.filter(g, kernel_taps * columns, scale, to, apart);
+    loops.filter(g, kernel_taps * columns, to, apart);
   }
 };
 

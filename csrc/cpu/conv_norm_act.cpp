@@ -274,11 +274,9 @@ void conv_norm_act_load_cpu(const Tensor& x, const Norm& norm, const Mask& mask,
     const int64_t height = x.size(2), row = x.size(1) * x.size(3);
     const int64_t high = std::clamp<int64_t>(kCache / row, 1, height), bands = (height + high - 1) / high;
     T* out = reinterpret_cast<T*>(mutable_data(to));
-    at::parallel_for(0, x.size(0) * bands, 1, [&](int64_t first, int64_t last) {
-      for (int64_t t = first; t < last; ++t) {
-        const int64_t n = t / bands, h = t % bands * high, rows = std::min(high, height - h);
-        source.load(loops, n, n + 1, h, rows, 1, 0, x.size(3), out + (n * height + h) * row);
-      }
+    share_tasks(x.size(0) * bands, kThread, [&](int64_t t) {
+      const int64_t n = t / bands, h = t % bands * high, rows = std::min(high, height - h);
+      source.load(loops, n, n + 1, h, rows, 1, 0, x.size(3), out + (n * height + h) * row);
     });
   });
 }

@@ -49,10 +49,7 @@ class WeightGradient {
     T* sums = scratch<T, 9>(tasks * size);
     each_task(tasks, [&](int64_t t) { task(t, sums + t * size); });
     const Image to(dw);
-    const int64_t grain = std::max<int64_t>(1, kStored / (to.channels * kh_ * kw_));
-    at::parallel_for(0, to.samples, grain, [&](int64_t c0, int64_t c1) {
-      for (int64_t c = c0; c < c1; ++c) store(c, sums, to);
-    });
+    share_tasks(to.samples, to.channels * kh_ * kw_, [&](int64_t c) { store(c, sums, to); }, kStored);
   }
 
  private:

@@ -40,9 +40,7 @@ class PointGradient {
     each_task(tasks, [&](int64_t t) { task(t, sums + t * size); });
     const int64_t channels = small_.image.channels;
     const Image to(dw);
-    at::parallel_for(0, channels, 1, [&](int64_t first, int64_t last) {
-      for (int64_t c = first; c < last; ++c) finish(c, sums, to);
-    });
+    share_tasks(channels, kThread, [&](int64_t c) { finish(c, sums, to); });
   }
 
  private:

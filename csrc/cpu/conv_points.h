@@ -1,8 +1,6 @@
 // The product of minimal filtering: a matrix product for each point of the tiles, a few runs, channels and panels at a
 // time, so that what is transformed and what is summed stays in the second-level cache.
 #pragma once
-#include <ATen/Parallel.h>
-
 #include "cpu/conv_filter.h"
 #include "cpu/conv_weights.h"
 
@@ -25,14 +23,14 @@ class PointWeights {
         depth_(filter.runs() * in_),
         panels_((weight.size(scatter ? 1 : 0) + columns - 1) / columns) {
     memory_ = scratch<E, 7>(int64_t(filter.h.size() * filter.w.size()) * phase_size());
-    const WeightBlocks<T> blocks(weight, T(1), scatter, columns_);
+    const WeightBlocks<T> blocks(weight, scale, scatter, columns_);
     static_assert(WeightBlocks<T>::kChannels % kTermsOf<E> == 0);
     const int64_t kw = weight.size(3), taps = weight.size(2) * kw;
-    blocks.each(blocks.kChannels, [&](int64_t j0, int64_t j1, int64_t c0, int64_t c1) {
+    blocks.each([&](int64_t j0, int64_t j1, int64_t c0, int64_t c1) {
       for (int64_t j = j0; j < j1; ++j) {
         const T* block = blocks.read(j, c0, c1);
         for (int64_t c = c0; c < c1; c += kTermsOf<E>, block += kTermsOf<E> * taps * columns_) {
-          transform(block, taps, kw, scale, filter, j, c / kTermsOf<E>);
+          transform(block, taps, kw, filter, j, c / kTermsOf<E>);
         }
       }
     });
@@ -46,8 +44,8 @@ class PointWeights {
 
  private:
   // Operand i of panel j, [channel][tap][columns], to its places.
-  void transform(const T* channels, int64_t taps, int64_t kernel_width, T scale, const MinimalFilter<T, E>& filter,
-                 int64_t j, int64_t i) const {
+  void transform(const T* channels, int64_t taps, int64_t kernel_width, const MinimalFilter<T, E>& filter, int64_t j,
+                 int64_t i) const {
     const int64_t i0 = i / kDepth * kDepth;
     int64_t p = 0;
     filter.each_phase([&](const auto& h, const auto& w) {
@@ -55,7 +53,7 @@ class PointWeights {
       for (const Run& rh : h) {
         for (const Run& rw : w) {
           E* to = memory_ + place(p, run++, i0, j) + (i - i0) * columns_;
-          filter.transform(channels, columns_, taps, kernel_width, rh, rw, scale, to, point_size(i0, j));
+          filter.transform(channels, columns_, taps, kernel_width, rh, rw, to, point_size(i0, j));
         }
       }
       ++p;

@@ -58,8 +58,8 @@ class DirectProduct {
   // On all threads where this is the only task.
   void multiply_panels(const PhaseWeights& weights, const Rows<E>& rows, T* result) const {
     if (weights.depth == 0) std::fill_n(result, rows.count * columns(), T(0));
-    const int64_t work = std::max<int64_t>(1, rows.count * weights.depth * tile_.columns);
-    at::parallel_for(0, weights_.panels(), std::max<int64_t>(1, kWork / work), [&](int64_t j0, int64_t j1) {
+    const int64_t work = rows.count * weights.depth * tile_.columns;
+    at::parallel_for(0, weights_.panels(), grain(work, kWork), [&](int64_t j0, int64_t j1) {
       bool first = true;
       weights.each_sum([&](const Stretch* s, int64_t count) {
         for (int64_t j = j0; j < j1; ++j) {

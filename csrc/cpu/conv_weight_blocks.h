@@ -1,12 +1,12 @@
 // The weight of a convolution, read in the order in which it lies, in parts that the products put where they want them.
 #pragma once
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
 
 #include "cpu/gemm.h"
 #include "cpu/memory.h"
+#include "cpu/tasks.h"
 #include "cpu/vectors.h"
 
 namespace fastgan {
@@ -35,22 +35,15 @@ class WeightBlocks {
     data_ = static_cast<const char*>(dense_.const_data_ptr());
   }
 
-  // Parts of so many values that are worth a thread.
-  static int64_t grain(int64_t values) { return std::max<int64_t>(1, 65536 / std::max<int64_t>(1, values)); }
-
-  // Calls f(j0, j1, c0, c1) for panels and at most `most` channels that are to be read together, on all threads.
+  // Calls f(j0, j1, c0, c1) for panels and at most kChannels channels that are to be read together, on all threads.
   template <typename F>
-  void each(int64_t most, F f) const {
-    const int64_t panels = (out_ + columns_ - 1) / columns_, steps = (in_ + most - 1) / most;
-    const int64_t count = scatter_ ? steps : panels, values = taps_ * (scatter_ ? most * out_ : in_ * columns_);
-    at::parallel_for(0, count, grain(values), [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) {
-        // in the order in which they lie
-        for (int64_t s = scatter_ ? i : 0; s < (scatter_ ? i + 1 : steps); ++s) {
-          f(scatter_ ? 0 : i, scatter_ ? panels : i + 1, s * most, std::min((s + 1) * most, in_));
-        }
-      }
-    });
+  void each(F f) const {
+    each(kChannels, f);
+  }
+  // The same for taps, which are read one by one.
+  template <typename F>
+  void each_by_taps(F f) const {
+    each(scatter_ ? kChannels : in_, f);
   }
 
   // Channels [c0, c1) of panel j: [channel][tap][columns], zeros in columns that are not there. Of this thread.
@@ -83,6 +76,17 @@ class WeightBlocks {
  private:
   // Whether the loops convert this type to T.
   static bool is_read(const at::Tensor& t) { return sizeof(T) == sizeof(float) && storage_of(t) != Storage::exact; }
+
+  // In the order in which they lie.
+  template <typename F>
+  void each(int64_t most, F f) const {
+    const int64_t panels = (out_ + columns_ - 1) / columns_, steps = (in_ + most - 1) / most;
+    auto step = [&](int64_t j0, int64_t j1, int64_t s) { f(j0, j1, s * most, std::min((s + 1) * most, in_)); };
+    if (scatter_) return share_tasks(steps, taps_ * most * out_, [&](int64_t s) { step(0, panels, s); });
+    share_tasks(panels, taps_ * in_ * columns_, [&](int64_t j) {
+      for (int64_t s = 0; s < steps; ++s) step(j, j + 1, s);
+    });
+  }
 
   void multiply(int64_t n, T* values) const {
     for (int64_t i = 0; scale_ != T(1) && i < n; ++i) values[i] *= scale_;

@@ -1,6 +1,5 @@
 // The weight of a convolution, times a factor, in the order in which the tiles of the product read it.
 #pragma once
-#include <ATen/Parallel.h>
 #include <c10/util/BFloat16.h>
 
 #include "cpu/conv_axis.h"
@@ -78,18 +77,15 @@ class PackedWeights {
     const at::Tensor dense = weight.to(c10::CppTypeToScalarType<T>::value).contiguous();
     const T* from = dense.const_data_ptr<T>();
     const int64_t big = weight.size(1), taps = weight.size(2) * weight.size(3);
-    at::parallel_for(0, panels_, std::max<int64_t>(1, 65536 / std::max<int64_t>(1, in_ * columns_)),
-                     [&](int64_t first, int64_t last) {
-                       for (int64_t j = first; j < last; ++j) {
-                         for (int64_t c = 0; c < depth; ++c) {
-                           for (int64_t i = 0; i < columns_; ++i) {
-                             const int64_t n = j * columns_ + i;
-                             const bool is = c < in_ && n < out_;
-                             put(j * depth + c, i, is ? scale * from[(c * big + n % big) * taps + n / big] : T(0));
-                           }
-                         }
-                       }
-                     });
+    share_tasks(panels_, in_ * columns_, [&](int64_t j) {
+      for (int64_t c = 0; c < depth; ++c) {
+        for (int64_t i = 0; i < columns_; ++i) {
+          const int64_t n = j * columns_ + i;
+          const bool is = c < in_ && n < out_;
+          put(j * depth + c, i, is ? scale * from[(c * big + n % big) * taps + n / big] : T(0));
+        }
+      }
+    });
   }
 
   const E* panel(const PhaseWeights& phase, int64_t j) const {
@@ -166,19 +162,16 @@ class PackedWeights {
     const int64_t big = weight.size(1), small_stride = weight[0].numel();
     const auto* from = static_cast<const uint16_t*>(weight.const_data_ptr());
     const auto pair = scatter ? tiles()->pair : tiles()->pair_rows;
-    at::parallel_for(0, panels_, WeightBlocks<T>::grain(in_ * small_stride / big * columns_),
-                     [&](int64_t first, int64_t last) {
-                       for (int64_t j = first; j < last; ++j) {
-                         each_tap(h, w, weight.size(3), [&](int64_t line, int64_t depth, int64_t tap) {
-                           const uint16_t* at = from + tap * big + j * columns_ * (scatter ? 1 : small_stride);
-                           pair(in_, at, small_stride, operands_ + (line + j * depth) / kTermsOf<E> * columns_);
-                         });
-                       }
-                     });
+    share_tasks(panels_, in_ * small_stride / big * columns_, [&](int64_t j) {
+      each_tap(h, w, weight.size(3), [&](int64_t line, int64_t depth, int64_t tap) {
+        const uint16_t* at = from + tap * big + j * columns_ * (scatter ? 1 : small_stride);
+        pair(in_, at, small_stride, operands_ + (line + j * depth) / kTermsOf<E> * columns_);
+      });
+    });
   }
 
-  void fill_taps(const WeightBlocks<T>& blocks, const Axis& h, const Axis& w, bool scatter, int64_t kw) {
-    blocks.each(scatter ? blocks.kChannels : in_, [&](int64_t j0, int64_t j1, int64_t c0, int64_t c1) {
+  void fill_taps(const WeightBlocks<T>& blocks, const Axis& h, const Axis& w, int64_t kw) {
+    blocks.each_by_taps([&](int64_t j0, int64_t j1, int64_t c0, int64_t c1) {
       each_tap(h, w, kw, [&](int64_t line, int64_t depth, int64_t tap) {
         for (int64_t j = j0; j < j1; ++j) {
           blocks.read_tap(j, tap, c0, c1, operands_ + (line + j * depth + c0) * columns_);
@@ -202,16 +195,17 @@ class PackedWeights {
   }
 
   void fill(const at::Tensor& weight, T scale, const Axis& h, const Axis& w, bool scatter, const Products<T, E>& tile) {
-    const WeightBlocks<T> blocks(weight, scale, scatter, columns_);
-    const int64_t kw = weight.size(3), taps = weight.size(2) * kw;
     if constexpr (std::is_same_v<E, Pair>) {
       if (lies_in_tiles(weight, scale)) return move(weight, h, w, scatter);
-    } else if (blocks.by_taps()) {
-      return fill_taps(blocks, h, w, scatter, kw);
+    }
+    const WeightBlocks<T> blocks(weight, scale, scatter, columns_);
+    const int64_t kw = weight.size(3), taps = weight.size(2) * kw;
+    if constexpr (std::is_same_v<T, E>) {
+      if (blocks.by_taps()) return fill_taps(blocks, h, w, kw);
     }
     // else pairs are of neighbouring taps, and too few to matter
     const bool whole = in_ % kTermsOf<E> == 0;
-    blocks.each(blocks.kChannels, [&](int64_t j0, int64_t j1, int64_t c0, int64_t c1) {
+    blocks.each([&](int64_t j0, int64_t j1, int64_t c0, int64_t c1) {
       for (int64_t j = j0; j < j1; ++j) {
         if (c0 == 0) clear(j, h, w);
         const T* block = blocks.read(j, c0, c1);

@@ -1,6 +1,4 @@
 // gradient_penalty on the CPU. Sums are merged in double, in an order that depends on the shape alone.
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -9,6 +7,7 @@
 #include "cpu/chunks.h"
 #include "cpu/penalty.h"
 #include "cpu/stems.h"
+#include "cpu/tasks.h"
 #include "cpu/vectors.h"
 
 namespace fastgan {
@@ -27,13 +26,11 @@ struct Samples {
   // Calls f(sample, part, first value in the batch, number of values), in parallel.
   template <typename F>
   void each_part(F f) const {
-    const int64_t grain = std::max<int64_t>(1, kPart / std::max<int64_t>(1, std::min(inner, kPart)));
-    at::parallel_for(0, batch * parts, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t sample = task / parts, part = task % parts;
-        f(sample, part, sample * inner + part * kPart, std::min(kPart, inner - part * kPart));
-      }
-    });
+    auto run = [&](int64_t task) {
+      const int64_t sample = task / parts, part = task % parts;
+      f(sample, part, sample * inner + part * kPart, std::min(kPart, inner - part * kPart));
+    };
+    share_tasks(batch * parts, std::min(inner, kPart), run, kPart);
   }
 };
 

@@ -1,20 +1,19 @@
 // The product of a matrix with a vector, both of 16 bits, for a convolution from as many pixels as its kernel has to
 // one channel: torch's takes longer to begin than this to end.
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 
 #include "cpu/gemm.h"
 #include "cpu/matrix.h"
 #include "cpu/memory.h"
 #include "cpu/stems.h"
+#include "cpu/tasks.h"
 #include "cpu/vectors.h"
 
 namespace fastgan {
 namespace {
 
-// Values that are summed up in float32, and values worth a thread.
-constexpr int64_t kLanes = kMatrixLanes<float>, kAtATime = kTerms * kLanes, kGrain = 1 << 16;
+// Values that are summed up in float32.
+constexpr int64_t kLanes = kMatrixLanes<float>, kAtATime = kTerms * kLanes;
 
 // Adds to the sums of a few rows of n values, which lie one after another.
 void add_products(const Gemm<float>& gemm, Storage storage, const char* rows, int64_t item, int64_t count,
@@ -41,7 +40,7 @@ void one_pixel_product_cpu(const Tensor& rows, const Tensor& vector, const Vecto
   float *wide = scratch<float, 1>(terms + n), *results = wide + terms;
   loops.load(storage, vector.const_data_ptr(), {1, terms, terms, 1}, wide, terms);
   const char* from = static_cast<const char*>(rows.const_data_ptr());
-  at::parallel_for(0, n, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, terms)), [&](int64_t first, int64_t last) {
+  at::parallel_for(0, n, grain(terms), [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; r += kMatrixRows) {
       const int64_t count = std::min(kMatrixRows, last - r);
       double sums[kMatrixRows];

@@ -45,8 +45,8 @@ struct Winograd {
   void (*output)(int64_t n, const T* from, int64_t stride, T* to, int64_t row, int64_t column, int64_t rows,
                  int64_t columns);
   // The channels of one operand of the weight, `channel` apart, for the columns of a tile of the product: tap t at
-  // g[t]; times scale.
-  void (*filter)(const T* const* g, int64_t channel, T scale, E* to, int64_t stride);
+  // g[t].
+  void (*filter)(const T* const* g, int64_t channel, E* to, int64_t stride);
 };
 
 }  // namespace fastgan

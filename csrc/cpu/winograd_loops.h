@@ -103,7 +103,7 @@ struct MinimalLoops {
     }
   }
 
-  static void filter(const T* const* g, int64_t channel, T scale, E* to, int64_t stride) {
+  static void filter(const T* const* g, int64_t channel, E* to, int64_t stride) {
     for (int64_t n = 0; n < 2 * kLanes; n += kLanes) {
       typename Of::Vec points[kPoints][kPoints][kTermsOf<E>];
 #pragma GCC unroll 2
@@ -112,7 +112,7 @@ struct MinimalLoops {
 #pragma GCC unroll 3
         for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 3
-          for (int j = 0; j < R; ++j) taps[i][j] = scale * read<Vec>(g[i * R + j] + term * channel + n);
+          for (int j = 0; j < R; ++j) taps[i][j] = read<Vec>(g[i * R + j] + term * channel + n);
         }
         both(M::kFilter, taps, w);
 #pragma GCC unroll 4
