@@ -6,7 +6,7 @@
 namespace fastgan {
 
 // Channels of both tensors, and tiles of the output, from which on minimal filtering pays.
-constexpr int64_t kManyChannels = 32, kManyTiles = 64;
+constexpr int64_t kManyChannels = 32, kManyTiles = 96;
 
 // A tile has two outputs in each dimension.
 inline int64_t tiles_of(int64_t positions) { return (positions + 1) / 2; }

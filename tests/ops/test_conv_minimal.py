@@ -20,15 +20,15 @@ pytestmark = [
 
 # shape, channels of the result, kernel, stride, padding, dilation; odd sizes, channels that no vector or block divides
 SIZES = (
-    ((4, 32, 16, 16), 33, (4, 4), (2, 2), (1, 1), (1, 1)),
-    ((7, 65, 15, 13), 40, (4, 4), (2, 2), (2, 0), (1, 1)),
-    ((65, 130, 4, 4), 35, (4, 4), (2, 2), (1, 1), (1, 1)),
+    ((6, 32, 16, 16), 33, (4, 4), (2, 2), (1, 1), (1, 1)),
+    ((8, 65, 15, 13), 40, (4, 4), (2, 2), (2, 0), (1, 1)),
+    ((97, 130, 4, 4), 35, (4, 4), (2, 2), (1, 1), (1, 1)),
     ((3, 33, 11, 14), 150, (3, 3), (1, 1), (1, 1), (1, 1)),
-    ((64, 32, 3, 3), 32, (3, 3), (1, 1), (0, 0), (1, 1)),
-    ((6, 40, 7, 9), 36, (2, 2), (1, 1), (0, 1), (1, 1)),
-    ((6, 34, 13, 9), 32, (4, 2), (2, 1), (1, 0), (1, 1)),
-    ((9, 37, 12, 12), 33, (6, 6), (2, 2), (2, 2), (1, 1)),
-    ((8, 32, 19, 17), 48, (6, 6), (3, 3), (2, 2), (1, 1)),
+    ((97, 32, 3, 3), 32, (3, 3), (1, 1), (0, 0), (1, 1)),
+    ((7, 40, 7, 9), 36, (2, 2), (1, 1), (0, 1), (1, 1)),
+    ((8, 34, 13, 9), 32, (4, 2), (2, 1), (1, 0), (1, 1)),
+    ((11, 37, 12, 12), 33, (6, 6), (2, 2), (2, 2), (1, 1)),
+    ((11, 32, 19, 17), 48, (6, 6), (3, 3), (2, 2), (1, 1)),
     ((8, 33, 19, 17), 34, (9, 9), (3, 3), (4, 4), (1, 1)),
     ((8, 32, 16, 15), 35, (3, 3), (2, 2), (2, 2), (2, 2)),
 )
@@ -42,11 +42,11 @@ CASES = [
 # tiles in a line, and of a last block that no vector divides
 PAIRS = of_sizes(
     (
-        ((4, 32, 16, 16), 34, (4, 4), (2, 2), (1, 1)),
+        ((6, 32, 16, 16), 34, (4, 4), (2, 2), (1, 1)),
         ((9, 146, 10, 14), 40, (4, 4), (2, 2), (1, 1)),
-        ((65, 130, 4, 4), 36, (4, 4), (2, 2), (1, 1)),
+        ((97, 130, 4, 4), 36, (4, 4), (2, 2), (1, 1)),
         ((6, 34, 11, 9), 262, (3, 3), (1, 1), (1, 1)),
-        ((9, 38, 12, 12), 32, (6, 6), (2, 2), (2, 2)),
+        ((11, 38, 12, 12), 32, (6, 6), (2, 2), (2, 2)),
     ),
     torch.bfloat16,
 )
@@ -62,7 +62,7 @@ def tiles(case):
 
 
 def test_all_cases_are_large_enough(backend):
-    assert all(min(tiles(case)) >= 64 for case in CASES)
+    assert all(min(tiles(case)) >= 96 for case in CASES)
 
 
 @pytest.mark.parametrize("case", PAIRS, ids=str)
@@ -118,7 +118,7 @@ def test_every_value_is_written(backend, case, nan_in_new_memory):
 @pytest.mark.parametrize("size", [(4, 2, 1), (3, 1, 1)], ids=["k4s2", "k3s1"])
 def test_what_is_not_finite_reaches_no_further_than_in_torch(backend, size, transposed, value):
     kernel, stride, padding = size
-    x = random_values((4, 32, 14, 14), 0)
+    x = random_values((6, 32, 14, 14), 0)
     x[1, 3, 6, 7] = value
     weight = random_values((32, 32, kernel, kernel), 1)
     stock, ours = (F.conv_transpose2d, conv_transpose_norm_act) if transposed else (F.conv2d, conv_norm_act)
