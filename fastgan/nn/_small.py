@@ -29,11 +29,14 @@ _TRANSPOSED = (*_CONVOLUTIONS[:2], (math.inf, 1 << 23))
 _VALUES = 1 << 17
 # multiplications of a convolution to or from a single pixel up to which torch's wins over one product of matrices
 _PRODUCT = 1 << 13
+# the same without a backward, where channels are innermost
+_PRODUCT_FORWARD = 1 << 18
 # values of a weight from which on torch's convolution needs fresh memory at every call, and loses at few pixels, too
 _LARGE_WEIGHT = 1 << 23
-# by id of a Sequential, shape and dtype of its input and autocast: ids of its children, when all their groups were
-# small; what gets the id of one that is gone has the same result from its children called one by one
-_known: dict[tuple[int, torch.Size, torch.dtype, bool], list[int]] = {}
+# by id of a Sequential, shape, strides and dtype of its input, autocast and whether gradients are wanted: ids of its
+# children, when all their groups were small; what gets the id of one that is gone has the same result from its
+# children called one by one
+_known: dict[tuple[int, torch.Size, tuple[int, ...], torch.dtype, bool, bool], list[int]] = {}
 _MOST_KNOWN = 1024
 # costs less to ask than whether that of one device is on
 _any_autocast = torch._C._is_any_autocast_enabled
@@ -80,14 +83,18 @@ def known_small(model: nn.Module, children: Sequence[nn.Module], x: Tensor) -> b
 
     Called one after another the children give the same result whatever has changed in them, so no more is looked at.
     """
-    return in_question(x) and _known.get((id(model), x.shape, x.dtype, _any_autocast())) == list(map(id, children))
+    return in_question(x) and _known.get(_key(model, x)) == list(map(id, children))
 
 
 def remember_small(model: nn.Module, children: Sequence[nn.Module], x: Tensor) -> None:
     """Note that torch's layers are faster for all children of a Sequential."""
     if len(_known) >= _MOST_KNOWN:
         _known.clear()
-    _known[id(model), x.shape, x.dtype, _any_autocast()] = list(map(id, children))
+    _known[_key(model, x)] = list(map(id, children))
+
+
+def _key(model: nn.Module, x: Tensor) -> tuple[int, torch.Size, tuple[int, ...], torch.dtype, bool, bool]:
+    return id(model), x.shape, x.stride(), x.dtype, _any_autocast(), torch.is_grad_enabled()
 
 
 def few_values(x: Tensor, norm: nn.Module | None = None) -> bool:
@@ -112,7 +119,8 @@ def little_work(x: Tensor, conv: _ConvNd, norm: nn.Module | None = None) -> bool
     weight = conv.in_channels * conv.out_channels * kernel_size[0] * kernel_size[1]
     # of a single pixel on that side the op makes one product with the weight as it lies
     if pixels == 1 if transposed else x.shape[2:] == kernel_size:
-        return x.shape[0] * weight <= _PRODUCT
+        forward = not torch.is_grad_enabled() and is_channels_last(x)
+        return x.shape[0] * weight <= (_PRODUCT_FORWARD if forward else _PRODUCT)
     if weight >= _LARGE_WEIGHT and not _is_copied(conv, x):
         return False
     pixels = x.shape[0] * (pixels if transposed else pixels // (stride[0] * stride[1]))

@@ -75,6 +75,29 @@ def test_limits(conv, size, most):
     assert fused_ops(model, images(most + 1, channels, size)) == 1
 
 
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_product_without_backward(graph, last):
+    model, x = converted(nn.Conv2d(256, 1, 4)), images(64, 256, 4)
+    more = images(65, 256, 4)
+    if last:
+        x, more = (t.contiguous(memory_format=torch.channels_last) for t in (x, more))
+    with torch.set_grad_enabled(graph):
+        for _ in range(2):
+            assert fused_ops(model, x) == (graph or not last)
+        assert fused_ops(model, more) == 1
+
+
+def test_a_known_small_model_notices_whether_gradients_are_wanted():
+    model, x = converted(nn.Conv2d(256, 1, 4)), images(16, 256, 4).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        assert fused_ops(model, x) == 0
+    assert fused_ops(model, x) == 1
+    with torch.no_grad():
+        assert fused_ops(model, x) == 0
+        assert fused_ops(model, x.contiguous()) == 1
+
+
 @pytest.mark.parametrize("multiplies", [False, True])
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
