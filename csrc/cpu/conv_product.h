@@ -1,6 +1,7 @@
 // The direct product of a convolution: rows, read where they lie in loaded pixels, times a packed weight.
 #pragma once
 #include "cpu/conv_weights.h"
+#include "cpu/tasks.h"
 
 namespace fastgan {
 

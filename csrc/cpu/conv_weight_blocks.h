@@ -38,12 +38,12 @@ class WeightBlocks {
   // Calls f(j0, j1, c0, c1) for panels and at most kChannels channels that are to be read together, on all threads.
   template <typename F>
   void each(F f) const {
-    each(kChannels, f);
+    each_of(kChannels, f);
   }
-  // The same for taps, which are read one by one.
+  // The same for taps, which are read one by one; in a gather all channels together.
   template <typename F>
   void each_by_taps(F f) const {
-    each(scatter_ ? kChannels : in_, f);
+    each_of(scatter_ ? kChannels : in_, f);
   }
 
   // Channels [c0, c1) of panel j: [channel][tap][columns], zeros in columns that are not there. Of this thread.
@@ -79,7 +79,7 @@ class WeightBlocks {
 
   // In the order in which they lie.
   template <typename F>
-  void each(int64_t most, F f) const {
+  void each_of(int64_t most, F f) const {
     const int64_t panels = (out_ + columns_ - 1) / columns_, steps = (in_ + most - 1) / most;
     auto step = [&](int64_t j0, int64_t j1, int64_t s) { f(j0, j1, s * most, std::min((s + 1) * most, in_)); };
     if (scatter_) return share_tasks(steps, taps_ * most * out_, [&](int64_t s) { step(0, panels, s); });

@@ -5,6 +5,7 @@
 #include "cpu/conv_axis.h"
 #include "cpu/conv_source.h"
 #include "cpu/conv_weight_blocks.h"
+#include "cpu/tasks.h"
 #include "cpu/tiles.h"
 
 namespace fastgan {
@@ -203,7 +204,7 @@ class PackedWeights {
     if constexpr (std::is_same_v<T, E>) {
       if (blocks.by_taps()) return fill_taps(blocks, h, w, kw);
     }
-    // else pairs are of neighbouring taps, and too few to matter
+    // where not, pairs are of neighbouring taps, and too few to matter
     const bool whole = in_ % kTermsOf<E> == 0;
     blocks.each([&](int64_t j0, int64_t j1, int64_t c0, int64_t c1) {
       for (int64_t j = j0; j < j1; ++j) {

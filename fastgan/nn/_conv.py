@@ -53,6 +53,11 @@ def tensor_of(value: Value) -> Tensor:
     return value.u if isinstance(value, Raw) else value
 
 
+def is_last(value: Value) -> bool:
+    """Return whether the finished tensor has its channels innermost."""
+    return value.channels_last if isinstance(value, Raw) else is_channels_last(value)
+
+
 def finish(value: Value) -> Tensor:
     """Return the tensor that stands for what is still to be done."""
     if not isinstance(value, Raw):
@@ -151,7 +156,7 @@ class Convolution(NamedTuple):
             remake: y may be made again in backward.
         """
         x, norm = (value.u, value.norm) if isinstance(value, Raw) else (value, _NO_NORM)
-        last = is_channels_last(self.weight) or (value.channels_last if isinstance(value, Raw) else is_channels_last(x))
+        last = is_channels_last(self.weight) or is_last(value)
         a = self.attributes(
             activation=activation,
             negative_slope=negative_slope,

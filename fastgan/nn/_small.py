@@ -19,6 +19,7 @@ from fastgan import backends
 from fastgan.backends import processor
 from fastgan.backends.geometry import widths
 from fastgan.backends.layout import is_channels_last
+from fastgan.nn._conv import Value, is_last, tensor_of
 from fastgan.ops import _define
 
 # pixels of all samples on a convolution's smaller side and multiplications, up to both of which torch's convolution
@@ -29,8 +30,8 @@ _TRANSPOSED = (*_CONVOLUTIONS[:2], (math.inf, 1 << 23))
 _VALUES = 1 << 17
 # multiplications of a convolution to or from a single pixel up to which torch's wins over one product of matrices
 _PRODUCT = 1 << 13
-# the same without a backward, where channels are innermost
-_PRODUCT_FORWARD = 1 << 18
+# the same of a convolution without a backward, where channels are innermost
+_PRODUCT_FORWARD = 1 << 16
 # values of a weight from which on torch's convolution needs fresh memory at every call, and loses at few pixels, too
 _LARGE_WEIGHT = 1 << 23
 # by id of a Sequential, shape, strides and dtype of its input, autocast and whether gradients are wanted: ids of its
@@ -102,9 +103,9 @@ def few_values(x: Tensor, norm: nn.Module | None = None) -> bool:
     return in_question(x, norm) and x.numel() <= _VALUES
 
 
-def little_work(x: Tensor, conv: _ConvNd, norm: nn.Module | None = None) -> bool:
-    """Return whether torch's convolution of x is faster, and a norm after it can be done at all."""
-    transposed = isinstance(conv, nn.ConvTranspose2d)
+def little_work(value: Value, conv: _ConvNd, norm: nn.Module | None = None) -> bool:
+    """Return whether torch's convolution of value is faster, and a norm after it can be done at all."""
+    x, transposed = tensor_of(value), isinstance(conv, nn.ConvTranspose2d)
     if not in_question(x, norm) or x.dim() != 4 or not (transposed or isinstance(conv, nn.Conv2d)):
         return False
     pixels, kernel_size, stride = x.shape[2] * x.shape[3], conv.kernel_size, conv.stride
@@ -119,8 +120,9 @@ def little_work(x: Tensor, conv: _ConvNd, norm: nn.Module | None = None) -> bool
     weight = conv.in_channels * conv.out_channels * kernel_size[0] * kernel_size[1]
     # of a single pixel on that side the op makes one product with the weight as it lies
     if pixels == 1 if transposed else x.shape[2:] == kernel_size:
-        forward = not torch.is_grad_enabled() and is_channels_last(x)
-        return x.shape[0] * weight <= (_PRODUCT_FORWARD if forward else _PRODUCT)
+        work = x.shape[0] * weight
+        forward = not transposed and work <= _PRODUCT_FORWARD and not torch.is_grad_enabled()
+        return work <= _PRODUCT or (forward and is_last(value))
     if weight >= _LARGE_WEIGHT and not _is_copied(conv, x):
         return False
     pixels = x.shape[0] * (pixels if transposed else pixels // (stride[0] * stride[1]))

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastgan.nn._conv import Value, finish, tensor_of
+from fastgan.nn._conv import Value, finish
 from fastgan.nn._fusion import conv_group, norm_act, one_by_one
 from fastgan.nn._layers import ACT, CONV, CONVERTED, OTHER, kind_of, parts, scan
 from fastgan.nn._plain import why_not_here
@@ -44,7 +44,7 @@ def _run_groups(children: list[Any], input: Tensor) -> tuple[Tensor, bool]:
         layers = children[step.first : step.first + step.length]
         if step.kind == CONV:
             group = parts(layers, [kind_of(layer) for layer in layers])
-            if little_work(tensor_of(value), group.conv, group.norm):
+            if little_work(value, group.conv, group.norm):
                 value = one_by_one(finish(value), *group)
                 continue
             small = False

@@ -77,15 +77,24 @@ def test_limits(conv, size, most):
 
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("graph", [False, True])
-def test_a_product_without_backward(graph, last):
-    model, x = converted(nn.Conv2d(256, 1, 4)), images(64, 256, 4)
-    more = images(65, 256, 4)
+def test_the_product_of_a_last_layer(graph, last):
+    model, x = converted(nn.Conv2d(256, 1, 4)), images(16, 256, 4)
+    more = images(17, 256, 4)
     if last:
         x, more = (t.contiguous(memory_format=torch.channels_last) for t in (x, more))
     with torch.set_grad_enabled(graph):
         for _ in range(2):
             assert fused_ops(model, x) == (graph or not last)
         assert fused_ops(model, more) == 1
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_product_of_what_a_convolution_left_unfinished(last):
+    model, x = converted(nn.Conv2d(256, 256, 4, 2, 1), nn.Tanh(), nn.Conv2d(256, 1, 4)), images(16, 256, 8)
+    if last:
+        model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        assert fused_ops(model, x) == (1 if last else 2)
 
 
 def test_a_known_small_model_notices_whether_gradients_are_wanted():

@@ -19,7 +19,7 @@ SHAPES = (
     ConvCase((2, 4, 3, 5), 19, **fused_size(*FUSED[0]), transposed=True, lazy=True, norm=None, bias=False),
     ConvCase((3, 4, 6, 5), 6, **fused_size(*FUSED[2]), groups=2, lazy=True, activation="silu"),
     # by minimal filtering where native multiplies
-    ConvCase((6, 32, 16, 16), 33, **fused_size(*FUSED[0]), lazy=True, norm=None, bias=False),
+    ConvCase((7, 32, 16, 16), 33, **fused_size(*FUSED[0]), lazy=True, norm=None, bias=False),
 )
 CASES = [case._replace(dtype=dtype) for case in SHAPES for dtype in (torch.float64, torch.float32)]
 FACTOR = 0.37
