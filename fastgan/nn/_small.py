@@ -34,10 +34,11 @@ _PRODUCT = 1 << 13
 _PRODUCT_FORWARD = 1 << 16
 # values of a weight from which on torch's convolution needs fresh memory at every call, and loses at few pixels, too
 _LARGE_WEIGHT = 1 << 23
-# by id of a Sequential, shape, strides and dtype of its input, autocast and whether gradients are wanted: ids of its
-# children, when all their groups were small; what gets the id of one that is gone has the same result from its
-# children called one by one
-_known: dict[tuple[int, torch.Size, tuple[int, ...], torch.dtype, bool, bool], list[int]] = {}
+# id of a Sequential, shape, strides and dtype of its input, whether autocast is on and gradients are wanted
+_Key = tuple[int, torch.Size, tuple[int, ...], torch.dtype, bool, bool]
+# ids of a Sequential's children, when all their groups were small; what gets the id of one that is gone has the same
+# result from its children called one by one
+_known: dict[_Key, list[int]] = {}
 _MOST_KNOWN = 1024
 # costs less to ask than whether that of one device is on
 _any_autocast = torch._C._is_any_autocast_enabled
@@ -94,7 +95,7 @@ def remember_small(model: nn.Module, children: Sequence[nn.Module], x: Tensor) -
     _known[_key(model, x)] = list(map(id, children))
 
 
-def _key(model: nn.Module, x: Tensor) -> tuple[int, torch.Size, tuple[int, ...], torch.dtype, bool, bool]:
+def _key(model: nn.Module, x: Tensor) -> _Key:
     return id(model), x.shape, x.stride(), x.dtype, _any_autocast(), torch.is_grad_enabled()
 
 
