@@ -193,7 +193,9 @@ class Forward {
     const int64_t count = (b.n1 - b.n0) * b.high * pw.count;
     const Region to{b.n0, {ph.first + b.m0 * h_.out_step, h_.out_step, b.high}, {pw.first, w_.out_step, pw.count}};
     auto write = [&](int64_t first, int64_t last, T* rows) { results_.write(to, rows, first, std::min(last, count)); };
-    T* result = scratch<T, 2>(product_.whole_rows(count) * results_.columns());
+    const int64_t whole = product_.whole_rows(count);
+    T* place = filter_ || whole > count ? nullptr : results_.place(to, count);
+    T* result = place != nullptr ? place : scratch<T, 2>(whole * results_.columns());
     if (filter_) {
       point_product_(int64_t(p), {b.band, b.n1 - b.n0, b.rows, width_, b.high, pw.count}, result);
       write(0, count, result);

@@ -49,10 +49,21 @@ class Results {
   // Those of y, for which there are statistics.
   int64_t channels() const { return out_.channels; }
 
-  // Rows [first, last) of a region, which are changed.
+  // Where the first `count` rows of a region lie in y as they are computed, null if they do not.
+  T* place(const Region& region, int64_t count) const {
+    const auto& [n0, h, w] = region;
+    const int64_t *strides = out_.strides, line = w.count * columns_;
+    const bool pixels = out_.storage == Storage::exact && strides[1] == 1 && columns_ == out_.channels;
+    const bool lines = w.step == 1 && strides[3] == columns_ && h.step == 1 && strides[2] == line;
+    const bool samples = count <= h.count * w.count || strides[0] == h.count * line;
+    return pixels && lines && samples ? reinterpret_cast<T*>(out_.at(n0, h.first, w.first)) : nullptr;
+  }
+
+  // Rows [first, last) of a region, which are changed; they may be in their place.
   void write(const Region& region, T* rows, int64_t first, int64_t last) const {
     if (finish_) finish_((last - first) * columns_, rows, nullptr, rows);
-    store(region, rows, first, last);
+    const T* there = place(region, last);
+    if (there == nullptr || rows != there + first * columns_) store(region, rows, first, last);
   }
 
   // Adds the statistics of what was written, which is changed, in two passes over pixels that are in the cache, as few
