@@ -192,10 +192,14 @@ class Forward {
   void phase(size_t p, const Phase& ph, const Phase& pw, const Block& b, Moments* moments) const {
     const int64_t count = (b.n1 - b.n0) * b.high * pw.count;
     const Region to{b.n0, {ph.first + b.m0 * h_.out_step, h_.out_step, b.high}, {pw.first, w_.out_step, pw.count}};
-    auto write = [&](int64_t first, int64_t last, T* rows) { results_.write(to, rows, first, std::min(last, count)); };
     const int64_t whole = product_.whole_rows(count);
     T* place = filter_ || whole > count ? nullptr : results_.place(to, count);
     T* result = place != nullptr ? place : scratch<T, 2>(whole * results_.columns());
+    auto write = [&](int64_t first, int64_t last, T* rows) {
+      last = std::min(last, count);
+      if (place != nullptr) return results_.finish(rows, last - first);
+      results_.write(to, rows, first, last);
+    };
     if (filter_) {
       point_product_(int64_t(p), {b.band, b.n1 - b.n0, b.rows, width_, b.high, pw.count}, result);
       write(0, count, result);

@@ -59,11 +59,15 @@ class Results {
     return pixels && lines && samples ? reinterpret_cast<T*>(out_.at(n0, h.first, w.first)) : nullptr;
   }
 
-  // Rows [first, last) of a region, which are changed; they may be in their place.
+  // Bias and activation of rows.
+  void finish(T* rows, int64_t count) const {
+    if (finish_) finish_(count * columns_, rows, nullptr, rows);
+  }
+
+  // Rows [first, last) of a region, which are changed.
   void write(const Region& region, T* rows, int64_t first, int64_t last) const {
-    if (finish_) finish_((last - first) * columns_, rows, nullptr, rows);
-    const T* there = place(region, last);
-    if (there == nullptr || rows != there + first * columns_) store(region, rows, first, last);
+    finish(rows, last - first);
+    store(region, rows, first, last);
   }
 
   // Adds the statistics of what was written, which is changed, in two passes over pixels that are in the cache, as few
